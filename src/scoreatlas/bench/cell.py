@@ -1,0 +1,117 @@
+"""What a benchmark is made of: a world, a task, a solver and a seed make a cell."""
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoreatlas.measurement import Gaussian, Measurement
+from scoreatlas.operators.base import Linear, Operator
+from scoreatlas.priors.mixture import GaussianMixture
+from scoreatlas.solvers.base import Solver
+
+Draw = Callable[[int, np.random.Generator], Tensor]
+Exact = Callable[[Measurement[Linear, Gaussian]], GaussianMixture]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class World:
+    """Where the truth comes from and what is known about it.
+
+    Attributes:
+        name: as suite files write it.
+        kind: "exact" (the posterior is known in closed form) or "images".
+        shape: shape of one image.
+        dtype: what solvers compute in here.
+        priors: priors of different types on the same images; a solver takes the first that fits.
+        truth: n images (n, *shape) drawn by a numpy generator, on the CPU.
+        posterior: the exact posterior of a one-row measurement, in float64 on the CPU; None for images.
+        data_sha256, weights_sha256: what was loaded; None where nothing was.
+    """
+
+    name: str
+    kind: Literal["exact", "images"]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    priors: tuple[Any, ...]
+    truth: Draw
+    posterior: Exact | None = None
+    data_sha256: str | None = None
+    weights_sha256: str | None = None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is measured: an operator for each instance, and noise.
+
+    Attributes:
+        name: as suite files write it.
+        operator: from the shape of an image and a numpy generator to an operator.
+        noise: the noise model.
+    """
+
+    name: str
+    operator: Callable[[tuple[int, ...], np.random.Generator], Operator]
+    noise: Gaussian
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One entry of a benchmark.
+
+    Attributes:
+        world, task, solver: what runs on what.
+        seed: of the instance (truth, operator, noise) and of the solver's random numbers.
+    """
+
+    world: World
+    task: Task
+    solver: Solver[Any, Any]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """world/task/repr(solver)/seed: the repr of the frozen dataclass is the configuration."""
+        return f"{self.world.name}/{self.task.name}/{self.solver!r}/{self.seed}"
+
+
+class Instance(NamedTuple):
+    """Problems of one seed, the same for every solver.
+
+    Attributes:
+        truth: images (p, *s).
+        m: their measurement, p rows.
+        digest: sha256 over y, sigma_y and seed.
+    """
+
+    truth: Tensor
+    m: Measurement[Operator, Gaussian]
+    digest: str
+
+
+def instance(world: World, task: Task, seed: int, problems: int) -> Instance:
+    """The problems of one seed, on the CPU, drawn by numpy alone so that torch's version does not matter.
+
+    The truth depends on the world and the seed only, so that tasks see the same images.
+    """
+    x = world.truth(problems, _generator(seed, world.name)).to(world.dtype)
+    generator = _generator(seed, f"{world.name}/{task.name}")
+    A = task.operator(world.shape, generator).to("cpu", world.dtype)
+    clean = A(x)
+    noise = generator.standard_normal((*clean.shape, 2) if clean.is_complex() else clean.shape)
+    eps = torch.from_numpy(noise)
+    y = clean + task.noise.std * (torch.view_as_complex(eps) if clean.is_complex() else eps).to(clean.dtype)
+    digest = hashlib.sha256(y.numpy().tobytes() + f"{task.noise.std!r}/{seed}".encode()).hexdigest()
+    return Instance(x, Measurement(y, A, task.noise), digest)
+
+
+def _generator(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])

@@ -1,0 +1,96 @@
+"""The tasks that suite files name: what is measured of an image.
+
+Each operator factory takes the shape of an image and a numpy generator, which only the random
+operators use.
+"""
+
+import numpy as np
+import torch
+
+from scoreatlas.bench.cell import Task
+from scoreatlas.errors import AtlasError
+from scoreatlas.measurement import Gaussian
+from scoreatlas.operators.base import Operator
+from scoreatlas.operators.blur import Blur, gaussian_kernel
+from scoreatlas.operators.compressed import CompressedSensing
+from scoreatlas.operators.dense import Dense
+from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
+from scoreatlas.operators.superresolution import BlockAverage
+from scoreatlas.rng import Rng
+
+Shape = tuple[int, ...]
+
+
+def row(shape: Shape, generator: np.random.Generator) -> Operator:
+    """One random direction of unit length on average: y is one number."""
+    (n,) = shape
+    return Dense(torch.from_numpy(generator.standard_normal((1, n)) / np.sqrt(n)), shape)
+
+
+def half(shape: Shape, generator: np.random.Generator) -> Operator:
+    """Every second coordinate."""
+    return Inpainting(torch.arange(*shape) % 2 == 0)
+
+
+def smooth(shape: Shape, generator: np.random.Generator) -> Operator:
+    """A Gaussian moving average, standard deviation 1.5 coordinates, not periodic, every row summing to 1."""
+    i = torch.arange(*shape, dtype=torch.float64)
+    kernel = (-0.5 * ((i[:, None] - i) / 1.5) ** 2).exp()
+    return Dense(kernel / kernel.sum(1, keepdim=True), shape)
+
+
+def inpaint(shape: Shape, generator: np.random.Generator) -> Operator:
+    """A missing box in the middle, 3/8 of the side."""
+    c, h, w = shape
+    height, width = 3 * h // 8, 3 * w // 8
+    return Inpainting(box_mask((c, h, w), (h - height) // 2, (w - width) // 2, height, width))
+
+
+def random(shape: Shape, generator: np.random.Generator) -> Operator:
+    """30 % of the pixels, at random."""
+    c, h, w = shape
+    return Inpainting(random_mask((c, h, w), 0.3, _rng(generator)))
+
+
+def sr4(shape: Shape, generator: np.random.Generator) -> Operator:
+    """Means of 4 x 4 blocks."""
+    c, h, w = shape
+    return BlockAverage((c, h, w), 4)
+
+
+def deblur(shape: Shape, generator: np.random.Generator) -> Operator:
+    """Periodic Gaussian blur, standard deviation 1.5 pixels."""
+    c, h, w = shape
+    return Blur(gaussian_kernel(9, 1.5), (c, h, w))
+
+
+def cs(shape: Shape, generator: np.random.Generator) -> Operator:
+    """A quarter of the Walsh-Hadamard coefficients of the image with random signs."""
+    c, h, w = shape
+    return CompressedSensing((c, h, w), 0.25, _rng(generator))
+
+
+def _rng(generator: np.random.Generator) -> Rng:
+    return Rng([int(generator.integers(2**31))])
+
+
+TASKS = {
+    t.name: t
+    for t in (
+        Task("row", row, Gaussian(0.3)),
+        Task("half", half, Gaussian(0.1)),
+        Task("smooth", smooth, Gaussian(0.1)),
+        *(Task(f.__name__, f, Gaussian(0.05)) for f in (inpaint, random, sr4, deblur, cs)),
+    )
+}
+
+
+def task(name: str) -> Task:
+    """The task named ``name``.
+
+    Raises:
+        AtlasError: there is none.
+    """
+    if name not in TASKS:
+        raise AtlasError(f"no task named {name!r}; there are {', '.join(sorted(TASKS))}")
+    return TASKS[name]
