@@ -71,10 +71,19 @@ def _cached_hash(path: Path, mtime: int, size: int) -> str:
 
 
 def _code_hash(code: str) -> str:
-    tree = ast.parse(code)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(repr(_canonical(ast.parse(code))).encode()).hexdigest()
+
+
+def _canonical(node: Any) -> Any:
+    """A syntax tree as nested tuples without docstrings, positions and empty fields.
+
+    ``ast.dump`` would do, but what it prints differs between versions of Python.
+    """
+    if isinstance(node, list):
+        return [_canonical(n) for n in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        fields["body"] = fields["body"][1:]
+    return type(node).__name__, [(k, _canonical(v)) for k, v in sorted(fields.items()) if v is not None and v != []]

@@ -21,12 +21,13 @@ class Blur(Diagonalised):
     Args:
         kernel: (kh, kw), its centre at (kh // 2, kw // 2); odd sizes have a true centre.
         shape: (c, h, w) of one image, at least as large as the kernel.
+        dtype: real dtype of the images.
 
     Raises:
         ValueError: the kernel is larger than the image.
     """
 
-    def __init__(self, kernel: Tensor, shape: tuple[int, int, int]) -> None:
+    def __init__(self, kernel: Tensor, shape: tuple[int, int, int], dtype: torch.dtype = torch.float32) -> None:
         (kh, kw), (_, h, w) = kernel.shape, shape
         if kh > h or kw > w:
             raise ValueError(f"kernel {kh}x{kw} is larger than the image {h}x{w}")
@@ -35,7 +36,6 @@ class Blur(Diagonalised):
         padded[:kh, :kw] = kernel
         transfer = fft2(padded.roll((-(kh // 2), -(kw // 2)), (0, 1)))  # kernel centre at the origin
         size = transfer.abs()
-        dtype = torch.get_default_dtype()
         self._values = size.to(dtype)
         self._phase = torch.where(size > 0, transfer / size.clamp_min(1e-300), 0).to(dtype.to_complex())
         self._half = rfft2(padded.roll((-(kh // 2), -(kw // 2)), (0, 1))).to(dtype.to_complex())

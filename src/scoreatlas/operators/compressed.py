@@ -21,12 +21,13 @@ class CompressedSensing(Diagonalised):
         shape: (c, h, w), h and w powers of two; channels are measured alike.
         ratio: share of coefficients measured, in (0, 1].
         rng: draws signs and rows; only its first problem is used.
+        dtype: real dtype of the images.
 
     Raises:
         ValueError: a size is not a power of two, or the ratio is outside (0, 1].
     """
 
-    def __init__(self, shape: tuple[int, int, int], ratio: float, rng: Rng) -> None:
+    def __init__(self, shape: tuple[int, int, int], ratio: float, rng: Rng, dtype: torch.dtype = torch.float32) -> None:
         c, h, w = shape
         if h & (h - 1) or w & (w - 1):
             raise ValueError(f"image sides must be powers of two, got {h}x{w}")
@@ -34,7 +35,6 @@ class CompressedSensing(Diagonalised):
             raise ValueError(f"ratio must lie in (0, 1], got {ratio}")
         self.shape = (c, h, w)
         u = rng.uniform(2, h * w)[0].cpu()
-        dtype = torch.get_default_dtype()
         self._signs = torch.where(u[0] < 0.5, -1.0, 1.0).to(dtype).reshape(h, w)
         chosen = u[1].argsort()[: max(1, round(ratio * h * w))].sort().values
         self._index = (torch.arange(c)[:, None] * h * w + chosen).flatten()

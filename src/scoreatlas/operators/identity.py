@@ -14,11 +14,12 @@ class Identity(Diagonalised):
 
     Args:
         shape: shape of one image.
+        dtype: real dtype of the images.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
         self.shape = tuple(shape)
-        self._ones = torch.ones(shape)
+        self._ones = torch.ones(shape, dtype=dtype)
 
     @property
     def singular_values(self) -> Tensor:

@@ -19,19 +19,20 @@ class Inpainting(Diagonalised):
 
     Args:
         mask: boolean, of the shape of one image (c, h, w); True where the pixel is seen.
+        dtype: real dtype of the images.
 
     Raises:
         ValueError: the mask is not boolean, or sees nothing.
     """
 
-    def __init__(self, mask: Tensor) -> None:
+    def __init__(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> None:
         if mask.dtype != torch.bool:
             raise ValueError(f"mask must be boolean (True = seen), got {mask.dtype}")
         if not bool(mask.any()):
             raise ValueError("the mask sees no pixel at all")
         self.shape = tuple(mask.shape)
         self.mask = mask
-        self._values = mask.to(torch.get_default_dtype())
+        self._values = mask.to(dtype)
         self._index = mask.flatten().nonzero().squeeze(1)  # indices, not a boolean mask: no synchronisation
 
     @property

@@ -49,15 +49,16 @@ class CartesianMRI(_Sampling, Diagonalised):
 
     Args:
         mask: (h, w) boolean, True where k-space is sampled, zero frequency at [0, 0].
+        dtype: real dtype of the images.
 
     Raises:
         ValueError: the mask is not boolean (h, w) or samples nothing.
     """
 
-    def __init__(self, mask: Tensor) -> None:
+    def __init__(self, mask: Tensor, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(mask)
         self.shape = (2, *mask.shape)
-        self._values = mask.to(torch.get_default_dtype())
+        self._values = mask.to(dtype)
 
     @property
     def singular_values(self) -> Tensor:

@@ -19,19 +19,20 @@ class BlockAverage(Diagonalised):
     Args:
         shape: (c, h, w) of one image.
         factor: f, which must divide h and w.
+        dtype: real dtype of the images.
 
     Raises:
         ValueError: ``factor`` does not divide the image.
     """
 
-    def __init__(self, shape: tuple[int, int, int], factor: int) -> None:
+    def __init__(self, shape: tuple[int, int, int], factor: int, dtype: torch.dtype = torch.float32) -> None:
         c, h, w = shape
         if factor < 1 or h % factor or w % factor:
             raise ValueError(f"factor {factor} does not divide an image of {h}x{w}")
         self.shape, self.factor = (c, h, w), factor
         basis = _cosine_basis(factor)
-        self._basis = torch.kron(basis, basis).to(torch.get_default_dtype())  # (f^2, f^2), row 0 is constant
-        values = torch.zeros(factor**2, dtype=torch.get_default_dtype())
+        self._basis = torch.kron(basis, basis).to(dtype)  # (f^2, f^2), row 0 is constant
+        values = torch.zeros(factor**2, dtype=dtype)
         values[0] = 1 / factor
         self._values = values
 

@@ -1,0 +1,71 @@
+"""The members of each family, to which the laws apply. A new solver or operator is added here once."""
+
+import torch
+
+from scoreatlas.measurement import Gaussian, Measurement
+from scoreatlas.operators.base import Operator
+from scoreatlas.operators.blur import Blur, gaussian_kernel, motion_kernel
+from scoreatlas.operators.compressed import CompressedSensing
+from scoreatlas.operators.identity import Identity
+from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
+from scoreatlas.operators.mri import CartesianMRI, MultiCoilMRI, cartesian_mask
+from scoreatlas.operators.superresolution import BlockAverage
+from scoreatlas.priors.diffusion import DiffusionPrior
+from scoreatlas.priors.mixture import GaussianMixture
+from scoreatlas.rng import Rng
+from scoreatlas.schedules import VP
+from scoreatlas.solvers.base import Solver
+from scoreatlas.solvers.guidance.dps import DPS
+from scoreatlas.solvers.guidance.pigdm import PiGDM
+from scoreatlas.solvers.projection.ddnm import DDNM
+from scoreatlas.solvers.projection.ddrm import DDRM
+from scoreatlas.solvers.projection.repaint import RePaint
+from scoreatlas.solvers.splitting.diffpir import DiffPIR
+
+GRAY, COLOUR = (1, 8, 8), (3, 8, 8)
+F64 = torch.float64
+
+
+def rng(*seeds: int, rows: int = 1) -> Rng:
+    return Rng(seeds, rows, dtype=F64)
+
+
+def operators() -> dict[str, Operator]:
+    coils = torch.view_as_complex(rng(7).normal(3, 8, 8, 2)[0])
+    mask = cartesian_mask((8, 8), 2, 0.25, rng(8))
+    return {
+        "identity": Identity(COLOUR, F64),
+        "box": Inpainting(box_mask(GRAY, 2, 3, 4, 3), F64),
+        "random": Inpainting(random_mask(COLOUR, 0.4, rng(9)), F64),
+        "x4": BlockAverage(COLOUR, 4, F64),
+        "gaussian blur": Blur(gaussian_kernel(5, 1.5), COLOUR, F64),
+        "motion blur": Blur(motion_kernel(7, 5.0, 30.0), GRAY, F64),
+        "even kernel": Blur(torch.tensor([[0.25, 0.75], [0.1, -0.4]]), GRAY, F64),
+        "compressed sensing": CompressedSensing(COLOUR, 0.3, rng(10), F64),
+        "single-coil MRI": CartesianMRI(mask, F64),
+        "multi-coil MRI": MultiCoilMRI(coils, mask),
+    }
+
+
+def mixture(shape: tuple[int, ...] = GRAY) -> GaussianMixture:
+    """Three components with smooth, different covariances."""
+    n = shape[0] * shape[1] * shape[2]
+    i = torch.arange(n, dtype=torch.float64)
+    covariances = torch.stack([v * r ** (i[:, None] - i).abs() for v, r in ((0.2, 0.9), (0.5, 0.5), (0.1, 0.0))])
+    means = 0.5 * rng(11, 12, 13).normal(*shape)
+    return GaussianMixture(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), means, covariances)
+
+
+def prior(shape: tuple[int, ...] = GRAY) -> DiffusionPrior:
+    return DiffusionPrior(mixture(shape), VP(), shape)
+
+
+SOLVERS: list[Solver] = [
+    DPS(steps=6, zeta=0.3), PiGDM(steps=6), RePaint(steps=6, jump=2, resample=2), DDRM(steps=6),
+    DDNM(steps=6, travel=2, repeat=2), DiffPIR(steps=6),
+]  # fmt: skip
+
+
+def measurement(A: Operator, std: float = 0.1, rows: int = 3) -> Measurement:
+    x = mixture(A.shape).sample(rng(*range(20, 20 + rows)))
+    return Measurement(A(x) + std * rng(*range(30, 30 + rows)).normal_like(A(x)), A, Gaussian(std))
