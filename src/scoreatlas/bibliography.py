@@ -107,16 +107,16 @@ def parse(bib: Path) -> Library:
 
 def problems(library: Library, name: str, imports: bool) -> list[str]:
     """One line a problem; ``imports=False`` leaves out whether implementations import, which is slow."""
-    lines = [(block.start_line, *_failure(block)) for block in library.failed_blocks]
+    lines = [(block.start_line or 0, *_failure(block)) for block in library.failed_blocks]
     for entry in library.entries:
-        lines += [(entry.start_line, entry.key, problem) for problem in _of_entry(entry, imports)]
+        lines += [(entry.start_line or 0, entry.key, problem) for problem in _of_entry(entry, imports)]
     lines.sort(key=lambda line: line[0])
     return [f"{name}:{line + 1}: {key}: {problem}" for line, key, problem in lines]
 
 
 def _failure(block: ParsingFailedBlock) -> tuple[str, str]:
     """Key and reason of a block that bibtexparser drops, going on with the next one."""
-    found = re.match(r"\s*@\w+\s*\{\s*([^,\s}]+)", block.raw)
+    found = re.match(r"\s*@\w+\s*\{\s*([^,\s}]+)", block.raw or "")
     key = found.group(1) if found else "no key"
     if isinstance(block, DuplicateBlockKeyBlock):
         return key, "the key is used twice; merge the two entries or rename one"
@@ -134,6 +134,8 @@ def _of_entry(entry: Entry, imports: bool) -> list[str]:
             found.append(f"field {name} is not known")
         elif (name != "implementation" or imports) and (wrong := RULES[name](value)):
             found.append(f"{name} '{value}' {wrong}")
+    if "system" in fields and not {"eprint", "doi", "url"} & set(fields):
+        found.append("none of eprint, doi and url is given")
     if "suite" in fields and "implementation" not in fields:
         found.append("suite is given without an implementation")
     return found

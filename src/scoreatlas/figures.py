@@ -11,7 +11,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _FAMILY = "var(--pst-font-family-base, system-ui, sans-serif)"
 
 def _style() -> None:
     import matplotlib as mpl
+    from matplotlib.rcsetup import cycler
 
     mpl.rcParams.update(
         {
@@ -37,7 +38,7 @@ def _style() -> None:
             "axes.labelcolor": INK,
             "axes.labelsize": 9,
             "axes.linewidth": 0.6,
-            "axes.prop_cycle": mpl.cycler(color=COLOURS),
+            "axes.prop_cycle": cycler(color=COLOURS),
             "axes.spines.right": False,
             "axes.spines.top": False,
             "axes.titlesize": 9.5,
@@ -101,10 +102,11 @@ def image_grid(
     h, w = images[0][0].shape[-2:]
     under = 0.2 if captions else 0.04
     n, m = len(images), len(images[0])
-    figure, axes = subplots(n, m, m * size + (0.25 if rows else 0), n * (size * h / w + under) + (0.25 if columns else 0))
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    width, height = m * size + (0.25 if rows else 0), n * (size * h / w + under) + (0.25 if columns else 0)
+    figure, axes = subplots(n, m, width, height)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     for i, j in np.ndindex(n, m):
-        ax = axes[i, j]
+        ax: Any = axes[i, j]
         ax.imshow(images[i][j].detach().cpu().reshape(h, w).numpy(), vmin=limits[0], vmax=limits[1])
         ax.grid(False)
         ax.set(xticks=[], yticks=[])
@@ -136,7 +138,8 @@ def svg(figure: "Figure", alt: str) -> str:
     drawing = drawing.replace("*{", f"#{key} *{{", 1)  # matplotlib's rule for line joins, kept to this figure
     drawing = re.sub(r"'DejaVu Sans[^;\"]*", _FAMILY, drawing).replace(INK, "currentColor")
     width = figure.get_size_inches()[0] * 96  # CSS pixels
-    size = f'id="{key}" role="img" aria-label="{html.escape(alt)}" style="width:100%;max-width:{width:.0f}px;height:auto"'
+    style = f"width:100%;max-width:{width:.0f}px;height:auto"
+    size = f'id="{key}" role="img" aria-label="{html.escape(alt)}" style="{style}"'
     return re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', lambda found: found[1] + size, drawing, count=1)
 
 

@@ -1,12 +1,14 @@
 """The only training loop of the package."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -88,8 +90,8 @@ def fit(
     net.train()
     step, seconds = first, before
     while step < steps and seconds < max_seconds:
-        progress = max(step / steps, seconds / max_seconds)
-        rate = lr * min(1.0, (step + 1) / warmup) * 0.5 * (1 + _cos(progress))
+        done = min(1.0, max(step / steps, seconds / max_seconds))
+        rate = lr * min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
@@ -112,10 +114,6 @@ def fit(
     return average.eval()
 
 
-def _cos(progress: float) -> float:
-    return float(torch.cos(torch.tensor(torch.pi * min(1.0, progress))))
-
-
 def _save(path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.Adam, step: int, seconds: float) -> None:
     tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
@@ -134,14 +132,17 @@ def _save(path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim
 def _resume(path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.Adam) -> tuple[int, float]:
     if not path.exists():
         return 0, 0.0
-    from safetensors import safe_open
-
     tensors = load_file(path)
     net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
     average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
     for i, p in enumerate(net.parameters()):
         prefix = f"optimizer.{i}."
         optimizer.state[p] = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    with safe_open(path, "pt") as f:
-        meta = f.metadata()
+    return progress(path)
+
+
+def progress(checkpoint: Path) -> tuple[int, float]:
+    """Updates and seconds behind a checkpoint."""
+    with safe_open(checkpoint, "pt") as file:
+        meta = file.metadata()
     return int(meta["step"]), float(meta["seconds"])

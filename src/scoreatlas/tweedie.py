@@ -56,7 +56,7 @@ def x0_from_v(x: Tensor, v: Tensor, t: Time) -> Tensor:
 
 
 def flow_from_x0(x: Tensor, x0: Tensor, t: Time) -> Tensor:
-    r""":math:`u = \hat\epsilon - \hat x_0`, the flow-matching velocity: direction of the straight line from image to noise."""
+    r""":math:`u = \hat\epsilon - \hat x_0`, the flow-matching velocity: the straight line from image to noise."""
     return noise_from_x0(x, x0, t) - x0
 
 
@@ -149,10 +149,9 @@ def asymmetry(denoiser: Denoiser, x: Tensor, sigma: float | Tensor, probes: Tens
     Args:
         probes: white noise (m, b, *s); relative error about 1 / sqrt(m n).
     """
-    forward = [jvp(denoiser, x, sigma, v) for v in probes]
-    backward = [vjp(denoiser, x, sigma, v) for v in probes]
-    difference = sum(norm(a - b).square() for a, b in zip(forward, backward, strict=True))
-    return (difference / sum(norm(a).square() for a in forward)).sqrt()
+    forward = torch.stack([jvp(denoiser, x, sigma, v) for v in probes])
+    backward = torch.stack([vjp(denoiser, x, sigma, v) for v in probes])
+    return norm((forward - backward).transpose(0, 1)) / norm(forward.transpose(0, 1))
 
 
 class SecondOrder(NamedTuple):
@@ -223,9 +222,7 @@ def principal_directions(
 # ---------------------------------------------------------------- noise that is a mixture of Gaussians
 
 
-def mixture_noise_mean(
-    prior: GaussianMixture, y: Tensor, weights: Sequence[float], stds: Sequence[float]
-) -> Tensor:
+def mixture_noise_mean(prior: GaussianMixture, y: Tensor, weights: Sequence[float], stds: Sequence[float]) -> Tensor:
     r"""E[x | y], (b, *s), for y = x + n with n from :math:`\sum_k \pi_k N(0, s_k^2 I)`.
 
     .. math:: E[x \mid y] = y + \sum_k w_k(y) \, s_k^2 \, \nabla \log p_k(y),

@@ -12,7 +12,7 @@ FAMILIES = {
     "particles": "weighted samples correct the proposals of a solver",
     "latent": "inverse problems solved in the space of an autoencoder",
     "blind": "the operator is estimated together with the image",
-    "paired": "a network trained on pairs of measurement and image, or of image and label",
+    "paired": "a network trained for one task, mostly on pairs of measurement and image or of image and label",
     "distilled": "fewer steps or smaller networks, learnt from a larger model",
     "classical": "solvers without a network",
     "editing": "changing an image through its latent noise or its Jacobian",

@@ -38,8 +38,8 @@ MIXTURES = {form: mixture(form) for form in ("full", "low rank", "diagonal", "is
 PRIORS = MIXTURES | {
     "gaussian": gaussian(normal(1, N)[0], torch.tensor(0.3, dtype=torch.float64)),
     "autoregressive": autoregressive(N, 0.9),
-    "grid": grid_mixture((-16.0, -8.0, 0.0, 8.0, 16.0), N, 1.0, torch.rand(25, generator=torch.Generator().manual_seed(0)).double()),
-}  # fmt: skip
+    "grid": grid_mixture((-16.0, -8.0, 0.0, 8.0, 16.0), N, 1.0, Rng([0], rows=25, dtype=torch.float64).uniform()),
+}
 DENSITIES = {name: p for name, p in PRIORS.items() if name not in ("low rank", "points")}  # the others have none
 
 every_prior = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
@@ -135,10 +135,11 @@ def test_posterior_times_evidence_is_prior_times_likelihood(prior):
 def test_posterior_under_a_denoising_measurement_is_the_denoiser(prior):
     """A = I: the conditional mean and covariance, by Bayes' rule, are the denoiser's."""
     x, identity = noisy(prior, 0.7), Dense(torch.eye(N, dtype=torch.float64), prior.shape)
+    denoised = prior(x, torch.tensor(0.7, dtype=torch.float64))
     for row in range(B):
         posterior = prior.posterior(Measurement(x.flatten(1), identity, Gaussian(0.7)), row)
         scale = 1 + float(x.abs().max()) ** 2
-        assert float((posterior.mean() - prior(x, torch.tensor(0.7, dtype=torch.float64))[row]).abs().max()) < 1e-10 * scale
+        assert float((posterior.mean() - denoised[row]).abs().max()) < 1e-10 * scale
         covariance = prior.denoising_covariance(x, 0.7)[row]
         assert float((posterior.covariance() - covariance).abs().max()) < 1e-10 * scale
 

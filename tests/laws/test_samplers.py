@@ -27,8 +27,10 @@ VARIANCE = torch.tensor([0.05, 0.4, 2.0], dtype=torch.float64)
 MIXTURE = GaussianMixture(
     torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
     torch.tensor([[-0.7, -0.3], [0.6, 0.5], [0.4, -0.8]], dtype=torch.float64),
-    torch.tensor([[[0.04, 0.03], [0.03, 0.05]], [[0.02, 0.0], [0.0, 0.09]], [[0.01, 0.0], [0.0, 0.01]]], dtype=torch.float64),
-)  # fmt: skip
+    torch.tensor(
+        [[[0.04, 0.03], [0.03, 0.05]], [[0.02, 0.0], [0.0, 0.09]], [[0.01, 0.0], [0.0, 0.01]]], dtype=torch.float64
+    ),
+)
 
 
 def rng(rows: int = 1, seed: int = 0) -> Rng:
@@ -119,15 +121,16 @@ def variance_by_recursion(schedule: Schedule, steps: int, eta: float, large: boo
 
 @pytest.mark.parametrize(
     ("sampler", "eta", "large"),
-    [(DDPM(20), 1.0, False), (DDPM(20, "fixedlarge"), 1.0, True), (DDIM(20), 0.0, False), (DDIM(20, 0.5), 0.5, False)],
+    [(DDPM(10), 1.0, False), (DDPM(10, "fixedlarge"), 1.0, True), (DDIM(10), 0.0, False), (DDIM(10, 0.5), 0.5, False)],
     ids=str,
 )
 def test_terminal_variance_is_that_of_the_exact_recursion(sampler, eta, large):
     n = 40_000
     x = sampler(None, standard(VP()), rng(n))
-    want = variance_by_recursion(VP(), 20, eta, large)
-    assert abs(float(x.var()) / want - 1) < 5 * math.sqrt(2 / n)  # 5 standard errors of a variance
-    assert abs(want - 1) > 10 * math.sqrt(2 / n)  # far enough from 1 that the recursion is what is tested
+    want = variance_by_recursion(VP(), 10, eta, large)
+    error = 5 * math.sqrt(2 / n)  # 5 standard errors of a variance
+    assert abs(float(x.var()) / want - 1) < error
+    assert abs(want - 1) > error  # far enough from 1 that the recursion is what is tested
 
 
 def test_ddim_with_eta_zero_is_a_linear_map_with_the_gain_of_the_recursion():
@@ -184,7 +187,8 @@ def test_one_state_a_step_and_the_last_is_the_answer(sampler):
     prior = DiffusionPrior(MIXTURE, VP(), (2,))
     states = list(sampler.run(None, prior, rng(3)))
     assert len(states) == sampler.steps and torch.equal(states[-1].x, sampler(None, prior, rng(3)))
-    assert torch.equal(states[-1].x, states[-1].x0)  # the last step ends on the estimate, without noise
+    # the last step ends on the estimate, without noise
+    assert float((states[-1].x - states[-1].x0).abs().max()) < 1e-12
 
 
 def discrete() -> tuple[Tensor, Tensor]:

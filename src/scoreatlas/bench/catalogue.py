@@ -60,7 +60,7 @@ def hypotheses(cls: type[Solver[Any, Any]]) -> Hypotheses:
 
 
 def why_not(solver: Solver[Any, Any] | type[Solver[Any, Any]], world: World, task: Task) -> str | None:
-    """Why a solver does not apply to a task in a world, e.g. "needs Diagonalised, got MultiCoilMRI"; None if it does."""
+    """Why a solver does not apply to a task in a world, e.g. "needs Diagonalised, got MultiCoilMRI", or None."""
     needs = hypotheses(solver if isinstance(solver, type) else type(solver))
     if not any(isinstance(p, needs.prior) for p in world.priors):
         return f"needs {_names(needs.prior)} prior, {world.name} has {_names([type(p) for p in world.priors], 'and')}"

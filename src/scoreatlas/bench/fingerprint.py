@@ -12,9 +12,7 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 
 
-def source_hash(
-    modules: Iterable[str], functions: Iterable[Callable[..., Any]] = (), package: Path = PACKAGE
-) -> str:
+def source_hash(modules: Iterable[str], functions: Iterable[Callable[..., Any]] = (), package: Path = PACKAGE) -> str:
     """sha256 over ``modules``, all they import inside the package, and single ``functions``.
 
     ``bench`` is left out, or every record would be stale after a change of a table's layout: what

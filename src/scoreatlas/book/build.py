@@ -17,6 +17,7 @@ from scoreatlas.errors import AtlasError
 
 SITE = Path("_build") / "html"
 LOG = Path("_build") / "sphinx.log"
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it cannot be run with -m
 
 
 def build(root: Path, profile: str, device: str, fresh: bool = False, say: Callable[[str], None] = print) -> Path:
@@ -59,7 +60,7 @@ def sphinx(root: Path, profile: str) -> None:
     """
     log = root / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "jupyter_book", "build", "-n", "-W", "--keep-going", str(root)]
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", "-n", "-W", "--keep-going", str(root)]
     with log.open("w") as file:
         code = subprocess.run(
             command, cwd=root, env=os.environ | {"SCOREATLAS_PROFILE": profile},

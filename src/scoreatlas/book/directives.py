@@ -61,7 +61,7 @@ class BenchTable(SphinxDirective):
             logger.warning(str(error), location=self.get_location())
             return []
         box = nodes.container(classes=["bench-table"])
-        box += self.table(shown, self.options.get("caption", shown.title))
+        box += self.table(shown, self.options.get("caption", shown.caption))
         box += nodes.paragraph("", provenance(shown), classes=["provenance"])
         box += nodes.raw("", files(shown, self.env), format="html")
         return [box]
@@ -102,25 +102,44 @@ def files(shown: tables.Shown, env: BuildEnvironment) -> str:
     entry = html.escape(tables.exports(env.config.atlas_report)["bib"](shown.id, shown.profile).strip())
     return (
         f'<div class="bench-files"><a href="{base}.csv" download>CSV</a><a href="{base}.tex" download>LaTeX</a>'
-        f'<a href="#table-{shown.id}">Link to this table</a>'
         f'<details class="cite"><summary>Cite this table</summary><pre>{entry}</pre></details></div>'
     )
 
 
+class place(nodes.General, nodes.Inline, nodes.Element):
+    """Stands for a link to the page that shows the table ``id``."""
+
+
 class BenchIndex(SphinxDirective):
-    """A list of every table: id, title and files."""
+    """A list of every table: name, caption, where it is shown, and files."""
 
     def run(self) -> list[nodes.Node]:
-        rows = []
+        self.env.note_reread()  # other pages decide where a table is shown
+        listing = nodes.definition_list(classes=["bench-index"])
         for id in tables.ids(self.env.config.atlas_report):
             try:
                 shown = load(self.env, id, default_profile())
             except AtlasError as error:
                 logger.warning(str(error), location=self.get_location())
                 continue
-            place = f"{len(shown.rows)} rows"
-            rows.append(f"<dt><code>{id}</code> {html.escape(shown.title)}</dt><dd>{place}{files(shown, self.env)}</dd>")
-        return [nodes.raw("", f'<dl class="bench-index">{"".join(rows)}</dl>', format="html")]
+            term = nodes.term("", "", nodes.literal(id, id))
+            where = nodes.paragraph("", "", nodes.Text(f"{shown.caption} "), place(id=id))
+            line = nodes.paragraph("", provenance(shown), classes=["provenance"])
+            link = nodes.raw("", files(shown, self.env), format="html")
+            listing += nodes.definition_list_item("", term, nodes.definition("", where, line, link))
+        return [listing]
+
+
+def resolve(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """Turn each ``place`` into a link, or drop it if no page shows the table."""
+    for node in list(doctree.findall(place)):
+        shows = [doc for doc, keys in used(app.env).items() if doc != page and any(node["id"] == id for id, _ in keys)]
+        if not shows:
+            node.parent.remove(node)
+            continue
+        address = f"{app.builder.get_relative_uri(page, shows[0])}#table-{node['id']}"
+        title = app.env.titles[shows[0]].astext()
+        node.replace_self(nodes.reference("", title, refuri=address, internal=True))
 
 
 class Num(SphinxRole):
@@ -166,6 +185,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("bench-table", BenchTable)
     app.add_directive("bench-index", BenchIndex)
     app.add_role("num", Num())
+    app.add_node(place)
+    app.connect("doctree-resolved", resolve)
     app.connect("env-get-outdated", outdated)
     app.connect("env-purge-doc", purge)
     app.connect("build-finished", export)

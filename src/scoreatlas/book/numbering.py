@@ -4,41 +4,41 @@
 of figures, tables and equations follow it.
 """
 
+import copy
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
-from sphinx.environment.collectors.toctree import TocTreeCollector
+from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
-Number = tuple[int | str, ...]
+Number = list[int | str]
 
 
 def renumber(env: BuildEnvironment, page: str, number: str) -> None:
     """Put ``number`` in place of the first part of every section number of a page."""
-    head: Number = tuple(int(part) if part.isdigit() else part for part in number.split("."))
-
-    def new(old: Number | None) -> Number | None:
-        return head + tuple(old[1:]) if old else None
-
-    if page in env.toc_secnumbers:
-        env.toc_secnumbers[page] = {anchor: new(old) for anchor, old in env.toc_secnumbers[page].items()}
+    head: Number = [int(part) if part.isdigit() else part for part in number.split(".")]
+    numbers = env.toc_secnumbers.get(page, {})
+    for anchor, old in numbers.items():
+        if old:
+            numbers[anchor] = (*head, *old[1:])
     for node in [env.titles[page], *env.tocs[page].findall(nodes.reference)]:
         if node.get("secnumber"):
-            node["secnumber"] = new(node["secnumber"])
+            node["secnumber"] = head + list(node["secnumber"][1:])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx: figures are numbered right after sections, so the sections are changed in between."""
-    original = TocTreeCollector.assign_section_numbers
+    original = TocTreeCollectorWithStyles.assign_section_numbers
 
-    def assign(self: TocTreeCollector, env: BuildEnvironment) -> list[str]:
-        changed = original(self, env)
+    def assign(self: TocTreeCollectorWithStyles, env: BuildEnvironment) -> list[str]:
+        before = copy.deepcopy(env.toc_secnumbers)
+        original(self, env)
         for page, number in env.config.atlas_numbers.items():
             if page in env.tocs:
                 renumber(env, page, str(number))
-        return changed
+        return [page for page, numbers in env.toc_secnumbers.items() if before.get(page) != numbers]
 
-    TocTreeCollector.assign_section_numbers = assign  # type: ignore[method-assign]
+    TocTreeCollectorWithStyles.assign_section_numbers = assign
     app.add_config_value("atlas_numbers", {}, "env")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

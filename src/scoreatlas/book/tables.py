@@ -17,7 +17,7 @@ class Shown:
     Attributes:
         id: stable name; the page anchor is ``table-<id>``.
         profile: of the records.
-        title: one line.
+        caption: one sentence.
         header: names of the columns.
         rows: text of each cell.
         raw: the number behind each cell, None for text.
@@ -27,7 +27,7 @@ class Shown:
 
     id: str
     profile: str
-    title: str
+    caption: str
     header: list[str]
     rows: list[list[str]]
     raw: list[list[float | None]]
@@ -57,7 +57,7 @@ def load(id: str, profile: str, report: str = REPORT) -> Shown:
     return Shown(
         id,
         profile,
-        str(getattr(module.tables()[id], "title", id)),
+        module.tables()[id].caption,
         [str(c) for c in frame.columns],
         [[str(v) for v in row] for row in frame.itertuples(index=False)],
         [[_number(raw.iat[i, j]) if raw is not None else None for j in js] for i, js in enumerate(shape)],

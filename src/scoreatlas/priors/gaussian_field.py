@@ -39,7 +39,9 @@ class GaussianField:
 
     def __init__(self, mean: Tensor, spectrum: Tensor) -> None:
         if mean.ndim != 3 or spectrum.shape != mean.shape[1:]:
-            raise ValueError(f"need mean (c, h, w) and spectrum (h, w), got {tuple(mean.shape)} and {tuple(spectrum.shape)}")
+            raise ValueError(
+                f"need mean (c, h, w) and spectrum (h, w), got {list(mean.shape)} and {list(spectrum.shape)}"
+            )
         if not bool(spectrum.isfinite().all() & (spectrum >= 0).all()):
             raise ValueError("the power spectrum must be finite and >= 0")
         if not torch.allclose(spectrum, _reversed(spectrum), rtol=1e-4, atol=0):
@@ -63,7 +65,9 @@ class GaussianField:
         return cls(mean, (power + _reversed(power)) / 2)  # the two differ by rounding
 
     @classmethod
-    def power_law(cls, shape: tuple[int, int, int], exponent: float, std: float, dtype: torch.dtype = torch.float32) -> Self:
+    def power_law(
+        cls, shape: tuple[int, int, int], exponent: float, std: float, dtype: torch.dtype = torch.float32
+    ) -> Self:
         """Zero mean, S proportional to frequency^-exponent, standard deviation ``std`` in each pixel.
 
         Photographs have an exponent near 2. The zero frequency, where the law is infinite, gets the power of the
@@ -101,7 +105,7 @@ class GaussianField:
         """Derivative of the denoiser applied to v (b, c, h, w); symmetric, and the same at every image."""
         return _filter(self.spectrum / (self.spectrum + _image(sigma, v).square()), v)
 
-    def posterior(self, m: Measurement[Linear, Gaussian], iterations: int = 200) -> "GaussianFieldPosterior":
+    def posterior(self, m: Measurement[Linear, Gaussian], iterations: int = 400) -> "GaussianFieldPosterior":
         """The exact p(x | y) of each row of a linear Gaussian measurement.
 
         Raises:
@@ -131,7 +135,7 @@ class GaussianFieldPosterior:
         mean: (b, c, h, w).
     """
 
-    def __init__(self, field: GaussianField, m: Measurement[Linear, Gaussian], iterations: int = 200) -> None:
+    def __init__(self, field: GaussianField, m: Measurement[Linear, Gaussian], iterations: int = 400) -> None:
         if m.noise.std == 0:
             raise ValueError("the exact posterior needs noise: sigma_y is 0")
         if m.A.shape != field.shape:

@@ -63,7 +63,8 @@ class Pretrained:
 
 def available(weights: Path = WEIGHTS) -> list[str]:
     """Names of the priors at hand."""
-    return sorted(path.stem for path in weights.glob("*.safetensors"))
+    cards = (json.loads(path.read_text()) for path in weights.glob("*.json"))
+    return sorted(card["name"] for card in cards if "sigma_data" in card)
 
 
 def load_pretrained(
@@ -75,7 +76,7 @@ def load_pretrained(
         AtlasError: the name is unknown, or the file is truncated, altered or not readable.
     """
     path = weights / f"{name}.safetensors"
-    if not path.exists():
+    if name not in available(weights) or not path.exists():
         raise AtlasError(f"no prior named {name!r}; there are: {', '.join(available(weights)) or 'none'}")
     card = json.loads(path.with_suffix(".json").read_text())
     raw = path.read_bytes()
@@ -121,8 +122,3 @@ def write_card(path: Path, card: dict[str, Any]) -> None:
     partial = path.with_suffix(".json.partial")
     partial.write_text(json.dumps(card, indent=1) + "\n")
     partial.replace(path)
-
-
-def noise_levels(n: int = 9) -> Tensor:
-    """The noise levels at which cards report: 0.05 ... 2, geometric, in [-1, 1] units."""
-    return torch.logspace(-1.30103, 0.30103, n)

@@ -19,7 +19,7 @@ from scoreatlas.errors import AtlasError
 from scoreatlas.nn.precondition import DenoisingLoss, Preconditioned
 from scoreatlas.nn.unet import UNet
 from scoreatlas.priors.pretrained import WEIGHTS, save_pretrained
-from scoreatlas.training import fit
+from scoreatlas.training import fit, progress
 
 
 @final
@@ -49,8 +49,8 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe("digits", (64, 128), 64, 60_000, 3900, 0.55, classes=10),
-    "chest": Recipe("chest", (48, 96, 128), 32, 60_000, 5100, 0.47, dropout=0.1),
+    "digits": Recipe("digits", (64, 128), 64, 60_000, 2700, 0.55, classes=10),
+    "chest": Recipe("chest", (48, 96, 128), 32, 60_000, 3600, 0.47, dropout=0.1),
 }
 
 
@@ -83,24 +83,22 @@ def train(name: str, checkpoints: Path, device: str = "cpu", seconds: float | No
     denoiser = Preconditioned(net.to(device, memory_format=torch.channels_last), recipe.sigma_data)
     source = {k: v.to(device) for k, v in source.items()}
     checkpoints.mkdir(parents=True, exist_ok=True)
+    checkpoint = checkpoints / f"{name}.safetensors"
     with (checkpoints / f"{name}.log").open("a") as file:
-        last: dict[str, float] = {}
-
-        def log(row: dict[str, float]) -> None:
-            last.update(row)
-            print(json.dumps(row), file=file, flush=True)
-
         average = fit(
             DenoisingLoss(denoiser), source, steps=recipe.steps if device != "cpu" else 10**6, batch=recipe.batch,
-            max_seconds=limit, autocast=True, checkpoint=checkpoints / f"{name}.safetensors", every=250, log=log,
+            max_seconds=limit, autocast=True, checkpoint=checkpoint, every=250,
+            log=lambda row: print(json.dumps(row), file=file, flush=True),
         )  # fmt: skip
-    save_pretrained(name, average, shape, provenance(recipe, last, device), weights)
+    assert isinstance(average, Preconditioned)
+    save_pretrained(name, average, shape, provenance(recipe, checkpoint, device), weights)
 
 
-def provenance(recipe: Recipe, last: dict[str, float], device: str) -> dict[str, Any]:
+def provenance(recipe: Recipe, checkpoint: Path, device: str) -> dict[str, Any]:
     """What a card says about the training run."""
+    updates, seconds = progress(checkpoint)
     return {
-        "data": recipe.data, "split": "train", "batch": recipe.batch, "updates": int(last["step"]),
-        "seconds": round(last["seconds"]), "device": f"{device} ({platform.machine()})", "precision": "bfloat16 autocast",
+        "data": recipe.data, "split": "train", "batch": recipe.batch, "updates": updates,
+        "seconds": round(seconds), "device": f"{device} ({platform.machine()})", "precision": "bfloat16 autocast",
         "torch": torch.__version__, "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }  # fmt: skip

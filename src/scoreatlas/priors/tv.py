@@ -54,7 +54,7 @@ class TotalVariation:
 
     @staticmethod
     def divergence(p: Tensor) -> Tensor:
-        """Minus the adjoint of :meth:`gradient`: (b, 2, c, h, w) to (b, c, h, w). What lies on the far border is ignored."""
+        """Minus the adjoint of :meth:`gradient`, (b, 2, c, h, w) to (b, c, h, w); the far border is ignored."""
         down = torch.diff(pad(p[:, 0, ..., :-1, :], (0, 0, 1, 1)), dim=-2)
         right = torch.diff(pad(p[:, 1, ..., :-1], (1, 1)), dim=-1)
         return down + right
@@ -94,10 +94,10 @@ class TotalVariation:
         return p
 
     def gap(self, y: Tensor, p: Tensor, step: float) -> Tensor:
-        r"""Duality gap (b,) of x = y + div p in :meth:`prox`: at least the excess of the objective, and 0 at the optimum.
+        r"""Duality gap (b,) of x = y + div p in :meth:`prox`: bounds the excess of the objective from above.
 
         step * lambda TV(x) + <x, div p>. The objective is strongly convex, so \|x - x*\|^2 <= 2 gap.
         """
         div = self.divergence(p)
         x = y + div
-        return step * self.value(x) + dot(x, div).flatten()
+        return step * self.value(x) + dot(x, div)

@@ -44,13 +44,13 @@ class PrimalDualTV(Solver[Measurement[Linear, Gaussian], TotalVariation]):
     """
 
     iterations: int = 300
-    ratio: float = 8.0
+    ratio: float = 10.0
 
     def iterate(self, m: Measurement[Linear, Gaussian], prior: TotalVariation, rng: Rng) -> Iterator[State]:
-        square = squared_norm(m.A, rng)  # |A|^2
+        square, x = squared_norm(m.A, rng), m.A.adjoint(m.y)
         step = self.ratio * prior.weight  # s_p |grad|^2 = s_q |A|^2
         s_p, s_q, tau = step / 8, rows(step / square, m.y), 1 / (2 * step)
-        x = bar = m.A.adjoint(m.y) / square
+        x = bar = x / rows(square, x)
         p, q = torch.zeros_like(prior.gradient(x)), torch.zeros_like(m.y)
         for _ in range(self.iterations):
             p = prior.project(p + s_p * prior.gradient(bar))
@@ -61,10 +61,10 @@ class PrimalDualTV(Solver[Measurement[Linear, Gaussian], TotalVariation]):
 
 
 def squared_norm(A: Linear, rng: Rng, iterations: int = 30) -> Tensor:
-    """|A|^2, each row from its own start (b, 1, ..., 1), or one number () where the singular values are known."""
+    """|A|^2, (b,), each row from its own start; or one number, (), where the singular values are known."""
     if isinstance(A, Diagonalised):
         return A.singular_values.max() ** 2
     x = rng.normal(*A.shape)
     for _ in range(iterations):
-        x = A.adjoint(A(x / norm(x)))
+        x = A.adjoint(A(x / rows(norm(x), x)))
     return 1.05 * norm(x)

@@ -28,7 +28,7 @@ class Wiener(Solver[Measurement[Linear, Gaussian], GaussianField]):
         iterations: of conjugate gradients, unused where the operator is diagonal in Fourier space.
     """
 
-    iterations: int = 200
+    iterations: int = 400
 
     def iterate(self, m: Measurement[Linear, Gaussian], prior: GaussianField, rng: Rng) -> Iterator[State]:
         x = prior.posterior(m, self.iterations).mean

@@ -1,0 +1,172 @@
+"""From records to the cells of a table: means over seeds, with failures counted and gaps explained."""
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from scoreatlas.bench.catalogue import why_not
+from scoreatlas.bench.labels import LABELS
+from scoreatlas.bench.store import Record, Store
+from scoreatlas.bench.suite import BENCHMARKS, Entry, Suite, TableSpec, load, suites
+from scoreatlas.bench.tasks import task
+from scoreatlas.bench.worlds import world
+from scoreatlas.errors import AtlasError
+from scoreatlas.metrics.estimate import Estimate, mean_interval
+
+Place = tuple[str, str, str]  # world, task, metric
+
+
+class Shown(NamedTuple):
+    """One cell of a table.
+
+    Attributes:
+        estimate: mean over seeds; None if there is no number.
+        seeds: how many gave one.
+        failed: how many raised or were not finite.
+        note: why there is no number, else empty.
+    """
+
+    estimate: Estimate | None
+    seeds: int
+    failed: int
+    note: str
+
+    @property
+    def text(self) -> str:
+        """As a table prints it."""
+        if self.estimate is None:
+            return f"failed ({self.failed} of {self.failed})" if self.failed else self.note
+        mark = f" ({self.failed} of {self.failed + self.seeds} failed)" if self.failed else ""
+        return number(self.estimate) + mark
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is written down, in one profile.
+
+    Attributes:
+        spec: what is shown.
+        suite: the suite it belongs to.
+        profile: of all its records.
+        records: of the suite in this profile, by key.
+    """
+
+    spec: TableSpec
+    suite: Suite
+    profile: str
+    records: dict[str, Record]
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The rows."""
+        wanted = self.spec.solvers
+        return [e for e in self.suite.at(self.profile) if not wanted or type(e.solver).__name__ in wanted]
+
+    @cached_property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(world, task) of the columns."""
+        s = self.spec
+        return [
+            (w, t) for w, t in self.suite.pairs if (not s.worlds or w in s.worlds) and (not s.tasks or t in s.tasks)
+        ]
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """The columns: metrics that no record of a (world, task) has are left out there."""
+        seen = {(r.world, r.task, name) for r in self.shown for name in (*r.metrics, *(f"cost.{c}" for c in r.cost))}
+        return [(w, t, name) for w, t in self.pairs for name in self.spec.metrics if (w, t, name) in seen]
+
+    @cached_property
+    def shown(self) -> list[Record]:
+        """The records behind the table."""
+        reprs, pairs = {repr(e.solver) for e in self.entries}, set(self.pairs)
+        return [r for r in self.records.values() if r.solver["repr"] in reprs and (r.world, r.task) in pairs]
+
+    def of(self, entry: Entry, world_name: str, task_name: str) -> list[Record]:
+        """The records of one row in one (world, task), by seed."""
+        seeds = self.suite.profile(self.profile).seeds
+        keys = [f"{world_name}/{task_name}/{entry.solver!r}/{seed}" for seed in seeds]
+        return [self.records[key] for key in keys if key in self.records]
+
+    def cell(self, entry: Entry, place: Place) -> Shown:
+        """One cell: Student's t over seeds; with a single seed, that record's own interval."""
+        world_name, task_name, metric = place
+        records = self.of(entry, world_name, task_name)
+        failed = sum(r.status != "ok" for r in records)
+        found = [e for r in records if r.status == "ok" and (e := value(r, metric)) is not None]
+        if found:
+            estimate = found[0] if len(found) == 1 else mean_interval([e.value for e in found])
+            return Shown(estimate, len(found), failed, "")
+        if records:
+            return Shown(None, 0, failed, "" if failed else "no value")
+        reason = why_not(entry.solver, world(world_name), task(task_name))
+        return Shown(None, 0, 0, reason or "not run")
+
+    def floor(self, place: Place) -> Shown:
+        """The metric between two exact sample sets, mean over seeds."""
+        world_name, task_name, metric = place
+        by_seed = {
+            r.seed: r.floor[metric]
+            for r in self.shown
+            if (r.world, r.task) == (world_name, task_name) and metric in r.floor
+        }
+        values = [v for v in by_seed.values() if v is not None]
+        return Shown(mean_interval(values) if values else None, len(values), 0, "" if values else "no exact posterior")
+
+
+def grid(id: str, profile: str, root: Path = BENCHMARKS) -> Grid:
+    """The table of that id.
+
+    Raises:
+        AtlasError: there is no such table or profile, or a record is truncated or altered.
+    """
+    specs = specifications(root)
+    if id not in specs:
+        raise AtlasError(f"no table {id!r}; there are {', '.join(sorted(specs)) or 'none'}")
+    suite = load(specs[id].suite, root)
+    suite.profile(profile)
+    return Grid(specs[id], suite, profile, Store(root).all(suite.name, profile))
+
+
+def specifications(root: Path = BENCHMARKS) -> dict[str, TableSpec]:
+    """Every table of every suite by id.
+
+    Raises:
+        AtlasError: two suites use one id, or a table shows a metric that does not exist.
+    """
+    found: dict[str, TableSpec] = {}
+    for spec in (spec for name in suites(root) for spec in load(name, root).tables):
+        if spec.id in found:
+            raise AtlasError(f"table id {spec.id!r} is used by suites {found[spec.id].suite} and {spec.suite}")
+        if unknown := [m for m in spec.metrics if m not in LABELS]:
+            raise AtlasError(f"table {spec.id!r}: no metric {unknown[0]!r}; there are {', '.join(LABELS)}")
+        found[spec.id] = spec
+    return found
+
+
+def value(record: Record, metric: str) -> Estimate | None:
+    """A metric, or a cost as ``cost.seconds``; None if the record has it not."""
+    if metric.startswith("cost."):
+        cost = record.cost.get(metric.removeprefix("cost."))
+        return None if cost is None else Estimate(cost, math.nan, math.nan)
+    if metric not in record.metrics:
+        return None
+    row = {k: math.nan if v is None else v for k, v in record.metrics[metric].items()}
+    return Estimate(row["value"], row["low"], row["high"])
+
+
+def settings(text: str) -> str:
+    """The fields inside the repr of a solver."""
+    return re.sub(r"^\w+\((.*)\)$", r"\1", text)
+
+
+def number(e: Estimate) -> str:
+    """Value and half-width, rounded to two digits of the half-width; three digits of the value if there is none."""
+    half = e.half_width
+    if not half > 0:  # NaN too
+        return f"{e.value:.3g}"
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    return f"{e.value:.{digits}f} ± {half:.{digits}f}" if digits <= 6 else f"{e.value:.3g} ± {half:.1g}"

@@ -1,0 +1,74 @@
+"""The benchmark commands as functions of plain arguments; they return text and raise :class:`AtlasError`."""
+
+from pathlib import Path
+
+from scoreatlas.bench import catalogue, plan, report, runner
+from scoreatlas.bench.suite import BENCHMARKS, suites
+from scoreatlas.bench.tasks import task
+from scoreatlas.bench.worlds import world
+from scoreatlas.errors import AtlasError
+
+FORMATS = {"csv": report.to_csv, "latex": report.to_latex, "md": report.to_markdown, "bibtex": report.to_bibtex}
+
+
+def run(
+    suite: str,
+    profile: str = "quick",
+    only: str | None = None,
+    device: str = "cpu",
+    retry: bool = False,
+    root: Path = BENCHMARKS,
+) -> str:
+    """Compute the cells of a suite that are missing or stale.
+
+    Raises:
+        AtlasError: bad input, or cells that failed; what was finished is kept.
+    """
+    n = runner.run(suite, profile, only, device, retry=retry, root=root)
+    return f"{suite} ({profile}): {n} cells computed" if n else f"{suite} ({profile}): nothing to compute"
+
+
+def check(suite: str | None = None, profile: str = "quick", root: Path = BENCHMARKS) -> str:
+    """Whether every record of a suite, or of all suites, is there, whole and fresh.
+
+    Raises:
+        AtlasError: with one line per record that is not.
+    """
+    lines, good = [], []
+    for name in [suite] if suite else suites(root):
+        found = plan.check(name, profile, root)
+        lines += [f"{name} ({profile}): {f.problem}: {f.key}" for f in found]
+        good.append(f"{name} ({profile}): all records are there and fresh")
+    if lines:
+        raise AtlasError("\n".join([*lines, f"{len(lines)} records need `scoreatlas bench run`"]))
+    return "\n".join(good)
+
+
+def cells(suite: str, profile: str = "quick", root: Path = BENCHMARKS) -> list[str]:
+    """Keys of the cells whose records are missing or stale: what a job on another machine has to run."""
+    return [f.key for f in plan.check(suite, profile, root) if not f.problem.startswith("left over")]
+
+
+def table(id: str, profile: str = "quick", format: str = "md", root: Path = BENCHMARKS) -> str:
+    """A table as csv, latex, md or bibtex.
+
+    Raises:
+        AtlasError: unknown table, profile or format, or no records.
+    """
+    if format not in FORMATS:
+        raise AtlasError(f"no format {format!r}; there are {', '.join(FORMATS)}")
+    if report.table(id, profile, root).empty:
+        raise AtlasError(f"table {id!r} has no records in profile {profile!r}; run its suite first")
+    return FORMATS[format](id, profile, root)
+
+
+def why(solver: str, world_name: str, task_name: str) -> str:
+    """Whether a solver applies to a task in a world, and if not, why.
+
+    Raises:
+        AtlasError: an unknown name.
+    """
+    one = catalogue.build(solver, {})
+    reason = catalogue.why_not(one, world(world_name), task(task_name))
+    return f"{solver} on {task_name} in {world_name}: {reason or 'applies'}"
+

@@ -1,0 +1,39 @@
+"""What the columns of a table are called, and what is good."""
+
+from typing import NamedTuple
+
+
+class Label(NamedTuple):
+    """Words and aim of a metric.
+
+    Attributes:
+        text: for a column head.
+        target: the best value; infinity where more is better.
+    """
+
+    text: str
+    target: float
+
+
+INFINITY = float("inf")
+LABELS = {
+    "sliced_w2": Label("sliced W2", 0),
+    "bias_observed": Label("bias seen", 0),
+    "bias_unobserved": Label("bias unseen", 0),
+    "spread_observed": Label("spread seen", 1),
+    "spread_unobserved": Label("spread unseen", 1),
+    "w2_mean": Label("W2 of means", 0),
+    "w2_covariance": Label("W2 of covariances", 0),
+    "mode_weights": Label("mode weights error", 0),
+    "coverage_50": Label("50 % coverage", 0.5),
+    "coverage_90": Label("90 % coverage", 0.9),
+    "psnr": Label("PSNR (dB)", INFINITY),
+    "ssim": Label("SSIM", INFINITY),
+    "residual": Label("residual (sigma_y)", 1),
+    "diversity": Label("diversity", float("nan")),  # neither more nor less is better in itself
+    "cost.denoiser_calls": Label("network calls", 0),
+    "cost.vjps": Label("vjps", 0),
+    "cost.operator_calls": Label("operator calls", 0),
+    "cost.seconds": Label("seconds", 0),
+    "cost.peak_mb": Label("peak MB", 0),
+}

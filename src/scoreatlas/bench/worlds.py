@@ -1,0 +1,117 @@
+"""The worlds that suite files name: where the truth comes from and which priors know it."""
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoreatlas import data
+from scoreatlas.bench.cell import Draw, World
+from scoreatlas.errors import AtlasError
+from scoreatlas.priors.diffusion import DiffusionPrior
+from scoreatlas.priors.gaussian_field import GaussianField
+from scoreatlas.priors.mixture import GaussianMixture, autoregressive, gaussian, grid_mixture
+from scoreatlas.priors.pretrained import load_pretrained
+from scoreatlas.priors.tv import TotalVariation
+from scoreatlas.schedules import VP
+
+
+def gaussian16(device: str) -> World:
+    """AR(1) Gaussian in 16 dimensions, correlation 0.9, unit variance."""
+    return _mixture("gaussian16", autoregressive(16, 0.9), device)
+
+
+def mixture2(device: str) -> World:
+    """Three elongated components in the plane, of weights 0.5, 0.3 and 0.2."""
+    means = torch.tensor([[-1.0, 0.0], [1.0, 0.8], [0.6, -1.2]], dtype=torch.float64)
+    covariances = torch.tensor(
+        [[[0.08, 0.06], [0.06, 0.10]], [[0.15, -0.04], [-0.04, 0.03]], [[0.05, 0.0], [0.0, 0.05]]], dtype=torch.float64
+    )
+    return _mixture("mixture2", GaussianMixture(torch.tensor([0.5, 0.3, 0.2]).double(), means, covariances), device)
+
+
+def mixture8(device: str) -> World:
+    """The 25 components of the MCGDiff paper (arXiv:2308.07983) in 8 dimensions, fixed weights."""
+    weights = torch.from_numpy(np.random.default_rng(0).standard_normal(25) ** 2)
+    return _mixture("mixture8", grid_mixture((-16, -8, 0, 8, 16), 8, 1.0, weights), device)
+
+
+def field16(device: str) -> World:
+    """A periodic Gaussian random field of 16 x 16 pixels, power spectrum frequency^-2, standard deviation 0.5."""
+    field = GaussianField.power_law((1, 16, 16), 2.0, 0.5, torch.float64)
+    delta = torch.eye(256, dtype=torch.float64).reshape(256, 16, 16)
+    covariance = torch.fft.ifft2(field.spectrum * torch.fft.fft2(delta)).real.reshape(256, 256)
+    exact = gaussian(field.mean, (covariance + covariance.T) / 2)
+    there = field.to(device)
+    priors = (DiffusionPrior(there, VP(), field.shape), there, None)
+    return World("field16", "exact", field.shape, torch.float64, priors, _draw(exact), exact.posterior)
+
+
+def digits(device: str) -> World:
+    """Hand-written digits, 32 x 32: test images, priors from the training images."""
+    return _images("digits", device)
+
+
+def chest(device: str) -> World:
+    """Chest radiographs, 64 x 64: test patients, priors from the training patients."""
+    return _images("chest", device)
+
+
+WORLDS: dict[str, Callable[[str], World]] = {
+    f.__name__: f for f in (gaussian16, mixture2, mixture8, field16, digits, chest)
+}
+
+
+@cache
+def world(name: str, device: str = "cpu") -> World:
+    """The world named ``name`` with its priors on ``device``.
+
+    Raises:
+        AtlasError: there is none, or its weights or data are missing or altered.
+    """
+    check_name(name)
+    return WORLDS[name](device)
+
+
+def check_name(name: str) -> None:
+    """Refuse an unknown world without loading anything."""
+    if name not in WORLDS:
+        raise AtlasError(f"no world named {name!r}; there are {', '.join(sorted(WORLDS))}")
+
+
+def _mixture(name: str, p: GaussianMixture, device: str) -> World:
+    there = p.to(device)
+    priors = (DiffusionPrior(there, VP(), p.shape), there, None)
+    return World(name, "exact", p.shape, torch.float64, priors, _draw(p), p.posterior)
+
+
+def _draw(p: GaussianMixture) -> Draw:
+    roots = torch.linalg.cholesky(p.covariances).numpy()
+
+    def draw(n: int, generator: np.random.Generator) -> Tensor:
+        k = generator.choice(len(p.weights), n, p=p.weights.numpy())
+        z = generator.standard_normal((n, roots.shape[-1]))
+        x = p.means.numpy()[k] + np.einsum("bij,bj->bi", roots[k], z)
+        return torch.from_numpy(x).reshape(n, *p.shape)
+
+    return draw
+
+
+def _images(name: str, device: str) -> World:
+    read = {"digits": data.digits, "chest": data.chest}[name]
+    learned = load_pretrained(name, device=device)
+    train, test = read("train")[0], read("test")[0]
+    # A Laplace-like prior whose gradients are as long on average as those of the training images.
+    slope = TotalVariation(1.0).value(train).mean() / train[0].numel()
+    tv = TotalVariation(round(2 / float(slope), 2))
+    priors = (learned.prior(), tv, GaussianField.from_images(train).to(device), None)
+
+    def draw(n: int, generator: np.random.Generator) -> Tensor:
+        return test[torch.from_numpy(generator.permutation(len(test))[:n])]
+
+    sheets = [data.manifest()[f"{name}_{split}.png"]["sha256"] for split in ("train", "test")]
+    digest = hashlib.sha256("".join(sheets).encode()).hexdigest()
+    return World(name, "images", learned.shape, torch.float32, priors, draw, None, digest, learned.card["sha256"])
