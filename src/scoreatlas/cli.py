@@ -14,6 +14,8 @@ from scoreatlas.errors import AtlasError
 if TYPE_CHECKING:
     from scoreatlas.book.keys import Run
 
+SHOWN = 20  # lines of a long error message
+
 app = typer.Typer(name="scoreatlas", help="Score Atlas: data, priors, benchmarks and the book.", no_args_is_help=True)
 data = typer.Typer(help="The small data sets that come with the package.", no_args_is_help=True)
 priors = typer.Typer(help="The learned priors that come with the package.", no_args_is_help=True)
@@ -147,30 +149,27 @@ def bench_run(
     retry: Annotated[bool, typer.Option("--retry", help="compute failed cells again")] = False,
 ) -> None:
     """Compute the cells of a suite that are missing or stale; a killed run goes on where it stopped."""
-    from scoreatlas.bench.runner import run
+    from scoreatlas.bench.commands import run
 
-    print(f"{run(suite, profile, only, device, retry=retry)} cells computed")
+    print(run(suite, profile, only, device, retry))
 
 
 @bench.command("check")
 def bench_check(
     suite: Annotated[str | None, typer.Argument(help="all if none")] = None,
     profile: Profile = "quick",
-    json: Annotated[bool, typer.Option("--json", help="only the suites with findings, as a JSON list")] = False,
+    json: Annotated[bool, typer.Option("--json", help="only the suites with something to run, as a JSON list")] = False,
 ) -> None:
     """Fail on records that are missing, stale, altered or left over."""
     from json import dumps
 
-    from scoreatlas.bench.plan import check
+    from scoreatlas.bench.commands import cells, check
     from scoreatlas.bench.suite import suites
 
-    found = {name: check(name, profile) for name in ([suite] if suite else suites())}
     if json:
-        print(dumps([name for name, findings in found.items() if findings]))
-        return
-    if lines := [f"{name}: {f.key}: {f.problem}" for name, findings in found.items() for f in findings]:
-        raise AtlasError("\n".join(lines))
-    print(f"{', '.join(found)}: every record of profile {profile} is there and fits the code")
+        print(dumps([name for name in ([suite] if suite else suites()) if cells(name, profile)]))
+    else:
+        print(check(suite, profile))
 
 
 @bench.command("table")
@@ -180,12 +179,9 @@ def bench_table(
     format: Annotated[str, typer.Option(help="csv, latex, md or bibtex")] = "md",
 ) -> None:
     """Print a table."""
-    from scoreatlas.bench import report
+    from scoreatlas.bench.commands import table
 
-    writers = {"csv": report.to_csv, "latex": report.to_latex, "md": report.to_markdown, "bibtex": report.to_bibtex}
-    if format not in writers:
-        raise AtlasError(f"no format {format!r}; there are {', '.join(writers)}")
-    print(writers[format](id, profile))
+    print(table(id, profile, format), end="")
 
 
 @bench.command("why")
@@ -243,6 +239,9 @@ def main() -> None:
     try:
         app()
     except AtlasError as error:
-        for line in str(error).split("\n"):
+        lines = str(error).split("\n")
+        if len(lines) > SHOWN:
+            lines[SHOWN - 1 : -1] = [f"... and {len(lines) - SHOWN} more"]
+        for line in lines:
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,10 +138,22 @@ def svg(figure: "Figure", alt: str) -> str:
     drawing = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{key}-", drawing)
     drawing = drawing.replace("*{", f"#{key} *{{", 1)  # matplotlib's rule for line joins, kept to this figure
     drawing = re.sub(r"'DejaVu Sans[^;\"]*", _FAMILY, drawing).replace(INK, "currentColor")
+    drawing = re.sub(r'base64,\s*([^"]*)"', lambda found: f'base64,{_smaller(found[1])}"', drawing)
     width = figure.get_size_inches()[0] * 96  # CSS pixels
     style = f"width:100%;max-width:{width:.0f}px;height:auto"
     size = f'id="{key}" role="img" aria-label="{html.escape(alt)}" style="{style}"'
     return re.sub(r'(<svg [^>]*?)width="[^"]*" height="[^"]*"', lambda found: found[1] + size, drawing, count=1)
+
+
+def _smaller(encoded: str) -> str:
+    """A grey, opaque picture, which matplotlib stores in four channels, in one; any other as it is."""
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    pixels = np.asarray(picture.convert("RGBA")).astype(int)
+    if not ((pixels[..., :3] == pixels[..., :1]).all() and (pixels[..., 3] == 255).all()):
+        return encoded
+    buffer = io.BytesIO()
+    picture.convert("L").save(buffer, format="png", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def png(figure: "Figure", dpi: int = 160) -> bytes:

@@ -1,6 +1,6 @@
 """Randomness as an argument: one stream per problem."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
@@ -80,9 +80,10 @@ class Rng:
         """Component indices (batch,) drawn with probabilities ``weights``, (k,) or (batch, k)."""
         cdf = weights.to(self.device, self.dtype).cumsum(-1)
         u = self.uniform(1) * cdf[..., -1:]
-        return torch.searchsorted(cdf.expand(self.batch, -1).contiguous(), u).squeeze(-1).clamp_max(weights.shape[-1] - 1)
+        k = torch.searchsorted(cdf.expand(self.batch, -1).contiguous(), u).squeeze(-1)
+        return k.clamp_max(weights.shape[-1] - 1)
 
-    def _each(self, draw, shape: tuple[int, ...]) -> Tensor:  # noqa: ANN001
+    def _each(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         parts = [
             draw(shape, generator=g, device=self.device, dtype=self.dtype) for g in self._generators
         ]

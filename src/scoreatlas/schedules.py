@@ -159,7 +159,8 @@ class VP(Schedule):
 class Cosine(Schedule):
     r"""Variance preserving with a cosine (Nichol & Dhariwal, 2021, arXiv:2102.09672, equation 17).
 
-    .. math:: \alpha_t = \cos\left(\tfrac{\pi}{2} \tfrac{T t + s}{1 + s}\right) / \cos\left(\tfrac{\pi}{2} \tfrac{s}{1 + s}\right)
+    .. math:: \alpha_t = \cos\left(\tfrac{\pi}{2} \tfrac{T t + s}{1 + s}\right)
+       / \cos\left(\tfrac{\pi}{2} \tfrac{s}{1 + s}\right)
 
     Args:
         offset: s of the paper, 0.008.

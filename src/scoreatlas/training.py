@@ -114,7 +114,9 @@ def fit(
     return average.eval()
 
 
-def _save(path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.Adam, step: int, seconds: float) -> None:
+def _save(
+    path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.Adam, step: int, seconds: float
+) -> None:
     tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     for i, p in enumerate(net.parameters()):

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scoreatlas.linalg import norm, rows
 from scoreatlas.priors.diffusion import Denoiser
@@ -77,17 +78,11 @@ def noise_from_score(score: Tensor, t: Time) -> Tensor:
 
 Quantity = Literal["x0", "noise", "score", "v", "flow"]
 _Map = Callable[[Tensor, Tensor, Time], Tensor]
-
-
-def _same(x: Tensor, x0: Tensor, t: Time) -> Tensor:
-    return x0
-
-
 FROM_X0: dict[Quantity, _Map] = {
-    "x0": _same, "noise": noise_from_x0, "score": score_from_x0, "v": v_from_x0, "flow": flow_from_x0,
+    "x0": lambda x, x0, t: x0, "noise": noise_from_x0, "score": score_from_x0, "v": v_from_x0, "flow": flow_from_x0,
 }  # fmt: skip
 TO_X0: dict[Quantity, _Map] = {
-    "x0": _same, "noise": x0_from_noise, "score": x0_from_score, "v": x0_from_v, "flow": x0_from_flow,
+    "x0": lambda x, x0, t: x0, "noise": x0_from_noise, "score": x0_from_score, "v": x0_from_v, "flow": x0_from_flow,
 }  # fmt: skip
 
 
@@ -113,8 +108,18 @@ def jacobian(denoiser: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
 
 
 def jvp(denoiser: Denoiser, x: Tensor, sigma: float | Tensor, v: Tensor) -> Tensor:
-    """J v (b, *s): the derivative of the denoiser at x along v, by forward-mode differentiation."""
-    return torch.func.jvp(lambda z: denoiser(z, _level(sigma, x)), (x.detach(),), (v,))[1].detach()
+    """J v (b, *s): the derivative of the denoiser at x along v.
+
+    J^T u is linear in u, and its own transposed derivative is J. Forward mode would be cheaper, but
+    torch has none for group normalisation of channels-last images; nor can it differentiate fused
+    attention twice.
+    """
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        x = x.detach().requires_grad_()
+        d = denoiser(x, _level(sigma, x))
+        u = torch.zeros_like(d, requires_grad=True)
+        transposed = torch.autograd.grad(d, x, u, create_graph=True)[0]
+        return torch.autograd.grad(transposed, u, v)[0]
 
 
 def vjp(denoiser: Denoiser, x: Tensor, sigma: float | Tensor, v: Tensor) -> Tensor:
@@ -189,12 +194,7 @@ def second_order_residual(
 
 
 class Principal(NamedTuple):
-    """Principal directions of posterior uncertainty.
-
-    Attributes:
-        variances: (b, k), of the posterior along each direction, largest first.
-        directions: (b, k, *s), orthonormal.
-    """
+    """Posterior variances (b, k) along orthonormal directions (b, k, *s), largest first."""
 
     variances: Tensor
     directions: Tensor
@@ -205,18 +205,20 @@ def principal_directions(
 ) -> Principal:
     """The k largest eigenpairs of Cov[x_0 | x], by subspace iteration on :func:`covariance_action`.
 
-    Needs ``iterations`` batches of b k Jacobian products and never a matrix (Manor & Michaeli, 2024,
+    Needs ``iterations + 1`` batches of b k Jacobian products and never a matrix (Manor & Michaeli, 2024,
     arXiv:2309.13598, who use finite differences).
     """
     b = x.shape[0]
     many, level = x.repeat_interleave(k, 0), _level(sigma, x).expand(b).repeat_interleave(k)
+
+    def act(q: Tensor) -> Tensor:
+        return covariance_action(denoiser, many, level, q.mT.reshape(many.shape)).reshape(b, k, -1).mT
+
     q = torch.linalg.qr(rng.normal(x[0].numel(), k)).Q  # (b, n, k)
     for _ in range(iterations):
-        columns = q.mT.reshape(many.shape)
-        cq = covariance_action(denoiser, many, level, columns).reshape(b, k, -1).mT
-        ritz, turn = torch.linalg.eigh(q.mT @ cq)
-        q = torch.linalg.qr(cq @ turn.flip(-1)).Q
-    return Principal(ritz.flip(-1), q.mT.reshape(b, k, *x.shape[1:]))
+        q = torch.linalg.qr(act(q)).Q
+    variances, turn = torch.linalg.eigh(q.mT @ act(q))
+    return Principal(variances.flip(-1), (q @ turn.flip(-1)).mT.reshape(b, k, *x.shape[1:]))
 
 
 # ---------------------------------------------------------------- noise that is a mixture of Gaussians

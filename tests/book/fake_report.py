@@ -13,14 +13,15 @@ def tables() -> dict[str, SimpleNamespace]:
 
 def table(id: str, profile: str = "quick") -> pd.DataFrame:
     rows = ROWS if profile == "quick" else []
-    frame = pd.DataFrame([(s, f"{w:.3f} ± 0.002", f"{c:.0f}") for s, w, c in rows], columns=["solver", "W2", "calls"])
-    frame.attrs["raw"] = pd.DataFrame([(None, w, c) for _, w, c in rows], columns=["solver", "W2", "calls"])
-    frame.attrs["best"] = pd.DataFrame([(False, w == 0.0456, c == 20) for _, w, c in rows], columns=["solver", "W2", "calls"])
+    columns = ["solver", "W2", "calls"]
+    frame = pd.DataFrame([(s, f"{w:.3f} ± 0.002", f"{c:.0f}") for s, w, c in rows], columns=columns)
+    frame.attrs["raw"] = pd.DataFrame([(None, w, c) for _, w, c in rows], columns=columns)
+    frame.attrs["best"] = pd.DataFrame([(False, w == 0.0456, c == 20) for _, w, c in rows], columns=columns)
     return frame
 
 
 def provenance(id: str, profile: str) -> dict[str, object]:
-    return {"profile": profile, "device": "cpu", "commit": "abc1234", "dates": "2026-01-02", "records": len(ROWS), "failed": 0}
+    return {"profile": profile, "device": "cpu", "commit": "abc1234", "records": len(ROWS), "failed": 0}
 
 
 def to_csv(id: str, profile: str) -> str:

@@ -9,8 +9,8 @@ import torch
 from members import GRAY, SOLVERS, measurement, mixture, operators, prior, rng
 
 import scoreatlas.solvers
+from scoreatlas.bench.catalogue import hypotheses
 from scoreatlas.measurement import Gaussian, Measurement
-from scoreatlas.operators.base import Diagonalised, Linear, Operator
 from scoreatlas.operators.identity import Identity
 from scoreatlas.operators.inpainting import Inpainting
 from scoreatlas.priors.diffusion import DiffusionPrior
@@ -23,12 +23,11 @@ from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.repaint import RePaint
 
-ACCEPTS = {"DPS": Operator, "PiGDM": Linear, "DiffPIR": Linear, "DDRM": Diagonalised, "DDNM": Diagonalised, "RePaint": Inpainting}
 PAIRS = [
     pytest.param(solver, A, id=f"{type(solver).__name__}-{name}")
     for solver in SOLVERS
     for name, A in operators().items()
-    if isinstance(A, ACCEPTS[type(solver).__name__])
+    if isinstance(A, hypotheses(type(solver)).operator)
 ]
 
 
@@ -104,12 +103,16 @@ def test_repaint_calls():
         assert sum(s.t < t.t for t, s in VP().travel(250, 10, r)) == calls
 
 
+def standard_normal(shape: tuple[int, ...]) -> DiffusionPrior:
+    one = torch.tensor(1.0, dtype=torch.float64)
+    return DiffusionPrior(gaussian(torch.zeros(shape, dtype=torch.float64), one), VP(), shape)
+
+
 def scalar_problem(n: int):
     """x ~ N(0, 1), y = x + N(0, 0.5^2), repeated n times; exact posterior N(0.8 y, 0.2)."""
     A = Identity((1, 1, 1), torch.float64)
     m = Measurement(torch.full((1, 1, 1, 1), 1.0, dtype=torch.float64), A, Gaussian(0.5)).repeat(n)
-    p = DiffusionPrior(gaussian(torch.zeros(1, 1, 1, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)), VP(), (1, 1, 1))
-    return m, p
+    return m, standard_normal((1, 1, 1))
 
 
 def test_pigdm_is_exact_on_a_standard_normal_prior():
@@ -131,7 +134,7 @@ def test_ddrm_keeps_too_little_variance():
     """
     n, eta = 20_000, 0.85
     mask = torch.tensor([True, False]).reshape(1, 1, 2)
-    p = DiffusionPrior(gaussian(torch.zeros(1, 1, 2, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)), VP(), (1, 1, 2))
+    p = standard_normal((1, 1, 2))
     m = Measurement(torch.zeros(1, 1, dtype=torch.float64), Inpainting(mask, torch.float64), Gaussian(0.1)).repeat(n)
     x = DDRM(steps=1000, eta=eta)(m, p, rng(0, rows=n))[:, 0, 0, 1]
     limit = eta**2 / (2 * (1 - (1 - eta**2) ** 0.5))

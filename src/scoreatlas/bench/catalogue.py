@@ -63,7 +63,8 @@ def why_not(solver: Solver[Any, Any] | type[Solver[Any, Any]], world: World, tas
     """Why a solver does not apply to a task in a world, e.g. "needs Diagonalised, got MultiCoilMRI", or None."""
     needs = hypotheses(solver if isinstance(solver, type) else type(solver))
     if not any(isinstance(p, needs.prior) for p in world.priors):
-        return f"needs {_names(needs.prior)} prior, {world.name} has {_names([type(p) for p in world.priors], 'and')}"
+        there = [type(p) for p in world.priors if p is not None]
+        return f"needs a {_names(needs.prior)} prior, {world.name} has {_names(there, 'and')}"
     if not isinstance(task.noise, needs.noise):
         return f"needs {_names(needs.noise)} noise, got {type(task.noise).__name__}"
     A = task.operator(world.shape, np.random.default_rng(0))
@@ -89,6 +90,7 @@ def build(name: str, fields: dict[str, Any]) -> Solver[Any, Any]:
     if name not in solvers():
         raise AtlasError(f"no solver named {name!r}{_guess(name, solvers())}; there are {', '.join(solvers())}")
     cls = solvers()[name]
+    assert dataclasses.is_dataclass(cls)
     known = [f.name for f in dataclasses.fields(cls) if f.init]
     for field in fields:
         if field not in known:
@@ -126,7 +128,7 @@ def _kinds(hint: Any) -> Kind:
 
 
 def _names(kinds: Any, word: str = "or") -> str:
-    names = ["no" if k is type(None) else k.__name__ for k in kinds]
+    names = ["None" if k is type(None) else k.__name__ for k in kinds]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 

@@ -71,4 +71,3 @@ def why(solver: str, world_name: str, task_name: str) -> str:
     one = catalogue.build(solver, {})
     reason = catalogue.why_not(one, world(world_name), task(task_name))
     return f"{solver} on {task_name} in {world_name}: {reason or 'applies'}"
-

@@ -16,19 +16,20 @@ from scoreatlas.bench.cell import Cell, Instance, Task, World, instance
 from scoreatlas.bench.counting import Counter, PeakMemory, counted_operator, counted_prior
 from scoreatlas.bench.measure import Truth, image_metrics
 from scoreatlas.bench.plan import Planned, cell_source_hash
-from scoreatlas.bench.store import Record
-from scoreatlas.bench.suite import Profile
+from scoreatlas.bench.store import Record, Status
+from scoreatlas.bench.suite import STREAM, Profile
 from scoreatlas.measurement import Measurement
 from scoreatlas.metrics.estimate import Estimate
 from scoreatlas.rng import Rng
-
-STREAM = 100  # rows that share a random stream; chunks are whole streams, so results do not depend on memory
 
 
 def compute(planned: Planned, suite: str, size: Profile, device: str) -> Record:
     """The record of one cell. A solver that raises, or gives NaN, is a result like any other."""
     cell, entry = planned
-    status, error, metrics, cost = "ok", None, {}, {}
+    status: Status = "ok"
+    error: str | None = None
+    metrics: dict[str, Estimate] = {}
+    cost: dict[str, float | None] = {}
     try:
         problems = _instance(cell.world, cell.task, cell.seed, size.problems)
         x, cost = solve(cell, problems, size, device)
@@ -43,7 +44,9 @@ def compute(planned: Planned, suite: str, size: Profile, device: str) -> Record:
     except Exception as exception:  # whatever it is, the other cells go on
         status, error, digest = "failed", f"{type(exception).__name__}: {str(exception).partition(chr(10))[0]}", None
     kind = type(cell.solver).__name__
-    floor = {} if status == "failed" or cell.world.posterior is None else _truth(cell, size).floor
+    floor: dict[str, float | None] = (
+        {} if status == "failed" or cell.world.posterior is None else {**_truth(cell, size).floor}
+    )
     return Record(
         key=cell.key, suite=suite, profile=size.name, world=cell.world.name, task=cell.task.name, seed=cell.seed,
         solver={"name": kind, "fields": entry.fields, "repr": repr(cell.solver), "source": entry.source},

@@ -58,7 +58,7 @@ class _CountingDenoiser:
 
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
         self.counter.denoiser += 1
-        return _Watched.apply(self.denoiser(x, sigma), self.counter)  # type: ignore[no-untyped-call]
+        return _Watched.apply(self.denoiser(x, sigma), self.counter)
 
 
 def counted_prior(prior: Any, counter: Counter) -> Any:

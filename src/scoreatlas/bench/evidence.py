@@ -23,7 +23,9 @@ SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 LAMBDAS = tuple(0.05 * 2**k for k in range(7))  # of TV, in units of sigma
 
 
-def measure(name: str, device: str = "cpu", test: int = 128, validation: int = 32, samples: int = 512) -> dict[str, Any]:
+def measure(
+    name: str, device: str = "cpu", test: int = 128, validation: int = 32, samples: int = 512
+) -> dict[str, Any]:
     """All the evidence, and write it onto the card.
 
     Args:

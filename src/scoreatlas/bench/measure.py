@@ -1,7 +1,6 @@
 """From the samples of a cell to its metrics and their floors."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -46,10 +45,11 @@ class Truth:
         assert world.posterior is not None and isinstance(instance.m.A, Linear)
         m = Measurement(instance.m.y, instance.m.A, instance.m.noise)
         self.exact = world.posterior(m)
-        draw = lambda stream: self.exact.sample(Rng([1_000_000 * seed + stream], samples, dtype=torch.float64))  # noqa: E731
-        self.reference = draw(REFERENCE)
+        self.reference, second = (
+            self.exact.sample(Rng([1_000_000 * seed + stream], samples, dtype=torch.float64))
+            for stream in (REFERENCE, SECOND)
+        )
         self.statistics = statistics(self.exact, m, seed)
-        second = draw(SECOND)
         self.floor = {name: f(second, self.reference) for name, f in self.statistics.items()}
 
     def metrics(self, x: Tensor) -> dict[str, Estimate]:
@@ -61,24 +61,28 @@ def statistics(exact: GaussianMixture, m: Measurement[Linear, Gaussian], seed: i
     """The metrics that apply, each a function of samples and of exact samples."""
     mean, covariance = exact.mean().flatten(), exact.covariance()
     theta = unit_directions(SLICES, len(mean), Rng([1_000_000 * seed + SLICING], dtype=torch.float64))
-    found: dict[str, Statistic] = {"sliced_w2": lambda x, e: float(sliced_wasserstein(x, e, theta))}
-    for group, basis in split_directions(m.A)._asdict().items():
+    found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"sliced_w2": lambda x, e: sliced_wasserstein(x, e, theta)}
+
+    def group(name: str, basis: Tensor) -> None:
+        found[f"bias_{name}"] = lambda x, e: bias(x, mean, covariance, basis)
+        found[f"spread_{name}"] = lambda x, e: spread_ratio(x, covariance, basis)
+
+    for name, basis in split_directions(m.A)._asdict().items():
         if basis.shape[1]:
-            found[f"bias_{group}"] = lambda x, e, v=basis: float(bias(x, mean, covariance, v))
-            found[f"spread_{group}"] = lambda x, e, v=basis: float(spread_ratio(x, covariance, v))
+            group(name, basis)
     if len(exact.weights) == 1:
-        for part in ("mean", "covariance"):
-            found[f"w2_{part}"] = partial(_gaussian_part, part, mean, covariance)
+        found["w2_mean"] = lambda x, e: gaussian_wasserstein(*moments(x), mean, covariance).mean
+        found["w2_covariance"] = lambda x, e: gaussian_wasserstein(*moments(x), mean, covariance).covariance
     else:
-        found["mode_weights"] = lambda x, e: float(mode_weights_error(x, exact))
-    for level in (0.5, 0.9):
-        found[f"coverage_{round(100 * level)}"] = lambda x, e, level=level: float(coverage(x, e, level))
-    found["residual"] = lambda x, e: float(residual(m, x).mean())
-    return found
+        found["mode_weights"] = lambda x, e: mode_weights_error(x, exact)
+    found["coverage_50"] = lambda x, e: coverage(x, e, 0.5)
+    found["coverage_90"] = lambda x, e: coverage(x, e, 0.9)
+    found["residual"] = lambda x, e: residual(m, x).mean()
+    return {name: _number(f) for name, f in found.items()}
 
 
-def _gaussian_part(part: str, mean: Tensor, covariance: Tensor, x: Tensor, e: Tensor) -> float:
-    return float(gaussian_wasserstein(*moments(x), mean, covariance)._asdict()[part])
+def _number(f: Callable[[Tensor, Tensor], Tensor]) -> Statistic:
+    return lambda x, e: float(f(x, e))
 
 
 def image_metrics(instance: Instance, x: Tensor, samples: int) -> dict[str, Estimate]:

@@ -13,6 +13,7 @@ from scoreatlas.solvers.base import Solver
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 SOURCES = ("paper", "code", "tuned", "ours")
+STREAM = 100  # samples that share a random stream; chunks are whole streams, so results do not depend on memory
 
 
 @final
@@ -147,6 +148,10 @@ def _read(name: str, data: dict[str, Any]) -> Suite:
     for key, value in top["profiles"].items():
         kinds = {"seeds": list, "problems": int, "samples": int, "max_rows": int}
         row = _keys(f"[profiles.{key}]", value, kinds)
+        if row["samples"] > STREAM and row["samples"] % STREAM:
+            raise AtlasError(
+                f"[profiles.{key}]: samples must be at most {STREAM} or a multiple of it, got {row['samples']}"
+            )
         profiles[key] = Profile(key, tuple(row.pop("seeds")), **row)
     pairs = []
     for value in top["worlds"]:
@@ -168,7 +173,8 @@ def _read(name: str, data: dict[str, Any]) -> Suite:
     tables = []
     for value in top.get("tables", []):
         row = _keys("[[tables]]", value, {"id": str, "caption": str, "metrics": list}, optional)
-        tables.append(TableSpec(suite=name, **{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}))
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        tables.append(TableSpec(suite=name, **values))
     _no_twins(f"table {t.id}" for t in tables)
     return Suite(name, profiles, tuple(pairs), tuple(entries), tuple(tables))
 

@@ -32,10 +32,10 @@ def table(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> pd.DataFr
         rows.append([g.floor(place) for place in g.places])
         heads.append(["exact samples", "", ""])
     columns = ["solver", "settings", "calls", *_titles(g.places)]
-    plain = [[s.estimate.value if s.estimate else None for s in row] for row in rows]
+    plain: list[list[float | None]] = [[s.estimate.value if s.estimate else None for s in row] for row in rows]
     marks = [[i == b for b in best] for i in range(len(rows))]
     frame = pd.DataFrame([h + [s.text for s in row] for h, row in zip(heads, rows, strict=True)], columns=columns)
-    frame.attrs["raw"] = pd.DataFrame([[None] * 3 + p for p in plain], columns=columns, dtype=object)
+    frame.attrs["raw"] = pd.DataFrame([[None, None, None, *p] for p in plain], columns=columns, dtype=object)
     frame.attrs["best"] = pd.DataFrame([[False] * 3 + m for m in marks], columns=columns)
     return frame
 

@@ -1,7 +1,7 @@
 """The tasks that suite files name: what is measured of an image.
 
 Each operator factory takes the shape of an image and a numpy generator, which only the random
-operators use.
+operators use. Operators are made in double precision; an instance casts them to its world's.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def row(shape: Shape, generator: np.random.Generator) -> Operator:
 
 def half(shape: Shape, generator: np.random.Generator) -> Operator:
     """Every second coordinate."""
-    return Inpainting(torch.arange(*shape) % 2 == 0)
+    return Inpainting(torch.arange(*shape) % 2 == 0, torch.float64)
 
 
 def smooth(shape: Shape, generator: np.random.Generator) -> Operator:
@@ -43,31 +43,31 @@ def inpaint(shape: Shape, generator: np.random.Generator) -> Operator:
     """A missing box in the middle, 3/8 of the side."""
     c, h, w = shape
     height, width = 3 * h // 8, 3 * w // 8
-    return Inpainting(box_mask((c, h, w), (h - height) // 2, (w - width) // 2, height, width))
+    return Inpainting(box_mask((c, h, w), (h - height) // 2, (w - width) // 2, height, width), torch.float64)
 
 
 def random(shape: Shape, generator: np.random.Generator) -> Operator:
     """30 % of the pixels, at random."""
     c, h, w = shape
-    return Inpainting(random_mask((c, h, w), 0.3, _rng(generator)))
+    return Inpainting(random_mask((c, h, w), 0.3, _rng(generator)), torch.float64)
 
 
 def sr4(shape: Shape, generator: np.random.Generator) -> Operator:
     """Means of 4 x 4 blocks."""
     c, h, w = shape
-    return BlockAverage((c, h, w), 4)
+    return BlockAverage((c, h, w), 4, torch.float64)
 
 
 def deblur(shape: Shape, generator: np.random.Generator) -> Operator:
     """Periodic Gaussian blur, standard deviation 1.5 pixels."""
     c, h, w = shape
-    return Blur(gaussian_kernel(9, 1.5), (c, h, w))
+    return Blur(gaussian_kernel(9, 1.5), (c, h, w), torch.float64)
 
 
 def cs(shape: Shape, generator: np.random.Generator) -> Operator:
     """A quarter of the Walsh-Hadamard coefficients of the image with random signs."""
     c, h, w = shape
-    return CompressedSensing((c, h, w), 0.25, _rng(generator))
+    return CompressedSensing((c, h, w), 0.25, _rng(generator), torch.float64)
 
 
 def _rng(generator: np.random.Generator) -> Rng:

@@ -49,14 +49,14 @@ class Chapter:
             raise AtlasError(f"{self.path}: not a MyST notebook ({error}); compare another chapter's header") from error
         tagged = [c for c in code_cells(notebook) if "parameters" in c.metadata.get("tags", [])]
         if len(tagged) != 1:
-            raise AtlasError(f"{self.path}: {len(tagged)} code cells are tagged `parameters`; there must be exactly one")
+            raise AtlasError(f"{self.path}: {len(tagged)} code cells are tagged `parameters`; exactly one must be")
         return notebook
 
     @property
     def title(self) -> str:
         """The first heading."""
-        lines = (line for cell in self.notebook.cells if cell.cell_type == "markdown" for line in cell.source.split("\n"))
-        return next((line[2:].strip() for line in lines if line.startswith("# ")), self.name)
+        prose = "\n".join(cell.source for cell in self.notebook.cells if cell.cell_type == "markdown")
+        return next((line[2:].strip() for line in prose.split("\n") if line.startswith("# ")), self.name)
 
 
 def code_cells(notebook: Any) -> list[Any]:
@@ -84,7 +84,8 @@ def is_notebook(path: Path) -> bool:
     try:
         header = yaml.safe_load(text[4:].split("\n---\n")[0])
     except yaml.YAMLError as error:
-        raise AtlasError(f"{path}: the header between the --- lines is not YAML ({' '.join(str(error).split())})") from error
+        reason = " ".join(str(error).split())
+        raise AtlasError(f"{path}: the header between the --- lines is not YAML ({reason})") from error
     layout = header.get("jupytext", {}).get("text_representation", {}) if isinstance(header, dict) else {}
     return layout.get("format_name") == "myst"
 

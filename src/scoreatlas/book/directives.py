@@ -25,9 +25,7 @@ logger = logging.getLogger(__name__)
 
 def used(env: BuildEnvironment) -> dict[str, dict[tuple[str, str], str]]:
     """Tables shown by each page, with the state of the records when it was read."""
-    if not hasattr(env, "atlas_tables"):
-        env.atlas_tables = {}
-    return env.atlas_tables
+    return vars(env).setdefault("atlas_tables", {})
 
 
 def state(root: Path, profile: str) -> str:

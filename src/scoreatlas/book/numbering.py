@@ -18,7 +18,7 @@ Number = list[int | str]
 def renumber(env: BuildEnvironment, page: str, number: str) -> None:
     """Put ``number`` in place of the first part of every section number of a page."""
     head: Number = [int(part) if part.isdigit() else part for part in number.split(".")]
-    numbers = env.toc_secnumbers.get(page, {})
+    numbers: dict[str, Any] = env.toc_secnumbers.get(page, {})
     for anchor, old in numbers.items():
         if old:
             numbers[anchor] = (*head, *old[1:])
@@ -39,6 +39,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
                 renumber(env, page, str(number))
         return [page for page, numbers in env.toc_secnumbers.items() if before.get(page) != numbers]
 
-    TocTreeCollectorWithStyles.assign_section_numbers = assign
+    TocTreeCollectorWithStyles.assign_section_numbers = assign  # type: ignore[method-assign]
     app.add_config_value("atlas_numbers", {}, "env")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

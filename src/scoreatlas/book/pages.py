@@ -2,6 +2,7 @@
 
 import html
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +12,8 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 from scoreatlas.book.seed import STAMPS
+
+FOLDER = "_notebooks"  # of the executed notebooks in the site
 
 
 def refuse(*args: object, **kwargs: object) -> NoReturn:
@@ -26,9 +29,9 @@ def stamps(app: Sphinx) -> dict[str, dict[str, Any]]:
 
 def outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
     """Chapters that were executed anew since their page was read: their text did not change, their results did."""
-    before: dict[str, str] = getattr(env, "atlas_keys", {})
+    before: dict[str, str] = vars(env).get("atlas_keys", {})
     now = {page: f"{s['key']} {s['utc']}" for page, s in stamps(app).items()}
-    env.atlas_keys = now
+    vars(env)["atlas_keys"] = now
     return [page for page in now if page in env.all_docs and before.get(page) != now[page]]
 
 
@@ -50,14 +53,24 @@ def foot(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree
         f"torch {stamp['torch']}", f"{stamp['seconds']:g} s", f"key <code>{stamp['key']}</code>",
     )  # fmt: skip
     name = page.rpartition("/")[2]
-    source = f"{'../' * page.count('/')}_sources/{page}"
+    up = "../" * page.count("/")
     context["body"] += (
         f'<footer class="executed"><p>Executed <time datetime="{stamp["utc"]}">{stamp["utc"][:16].replace("T", " ")}'
         f" UTC</time> · {' · '.join(facts)}</p>"
-        f'<p><a href="{source}.ipynb" download="{name}.ipynb">Executed notebook (.ipynb)</a>'
-        f'<a href="{source}.md" download="{name}.md">Source (.md)</a></p>'
+        f'<p><a href="{up}{FOLDER}/{page}.ipynb" download="{name}.ipynb">Executed notebook (.ipynb)</a>'
+        f'<a href="{up}_sources/{page}.md" download="{name}.md">Source (.md)</a></p>'
         f'<details class="cite"><summary>Cite this chapter</summary><pre>{html.escape(entry)}</pre></details></footer>'
     )
+
+
+def offer(app: Sphinx, error: Exception | None) -> None:
+    """Put the executed notebooks into the site, as papermill left them."""
+    if error or app.builder.format != "html":
+        return
+    for page, stamp in stamps(app).items():
+        target = Path(app.outdir) / FOLDER / f"{page}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(app.srcdir) / "_build" / "store" / f"{stamp['key']}.ipynb", target)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -65,4 +78,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     cache.single_nb_execution = refuse
     app.connect("env-get-outdated", outdated)
     app.connect("html-page-context", foot)
+    app.connect("build-finished", offer)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -51,17 +51,18 @@ def load(id: str, profile: str, report: str = REPORT) -> Shown:
         raise AtlasError(f"no table {id!r}; there are {', '.join(ids(report)) or 'none'}")
     frame = module.table(id, profile)
     if frame.empty:
-        raise AtlasError(f"table {id!r} has no records for profile {profile!r}; run `scoreatlas bench run` for its suite")
-    raw, best = frame.attrs.get("raw"), frame.attrs.get("best")
-    shape = [range(len(frame.columns)) for _ in range(len(frame))]
+        raise AtlasError(
+            f"table {id!r} has no records in profile {profile!r}; run its suite with `scoreatlas bench run`"
+        )
+    raw, best = frame.attrs["raw"], frame.attrs["best"]
     return Shown(
         id,
         profile,
         module.tables()[id].caption,
         [str(c) for c in frame.columns],
         [[str(v) for v in row] for row in frame.itertuples(index=False)],
-        [[_number(raw.iat[i, j]) if raw is not None else None for j in js] for i, js in enumerate(shape)],
-        [[bool(best.iat[i, j]) if best is not None else False for j in js] for i, js in enumerate(shape)],
+        [[_number(v) for v in row] for row in raw.itertuples(index=False)],
+        [[bool(v) for v in row] for row in best.itertuples(index=False)],
         module.provenance(id, profile),
     )
 

@@ -14,7 +14,9 @@ INSTALL = (
     "import sys\n\nif \"google.colab\" in sys.modules:  # elsewhere the package is there already\n"
     "    !pip install --quiet {source}"
 )  # fmt: skip
-FENCE = re.compile(r"^(?P<mark>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}[ ]*(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=mark)[ ]*$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<mark>`{3,}|:{3,})\{(?P<name>[\w:-]+)\}[ ]*(?P<title>[^\n]*)\n(?P<body>.*?)^(?P=mark)[ ]*$", re.M | re.S
+)
 OPTION = re.compile(r"^:[\w-]+:.*\n?", re.M)
 ROLE = re.compile(r"\{(?P<name>[\w:]+)\}`(?P<text>[^`]*)`")
 
@@ -53,10 +55,7 @@ def _sorted(notebook: Any) -> Any:
 
 def plain(text: str) -> str:
     """MyST as Markdown that any notebook viewer renders."""
-    previous = None
-    while previous != text:  # directives nest
-        previous = text
-        text = FENCE.sub(_directive, text)
+    text = FENCE.sub(_directive, text)
     text = re.sub(r"^\([\w:.-]+\)=\s*\n", "", text, flags=re.M)
     text = re.sub(r"^%.*\n?", "", text, flags=re.M)
     return ROLE.sub(_role, text).strip()
@@ -78,7 +77,7 @@ def _directive(match: re.Match[str]) -> str:
         return f"*{'References' if name == 'bibliography' else title}: in the online chapter.*"
     kind = name.rpartition(":")[2]
     heading = title if kind == "admonition" else f"{kind.capitalize()} {title}".strip()
-    quoted = "\n".join(f"> {line}".rstrip() for line in body.split("\n"))
+    quoted = "\n".join(f"> {line}".rstrip() for line in plain(body).split("\n"))
     return f"> **{heading}**\n>\n{quoted}"
 
 

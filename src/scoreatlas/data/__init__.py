@@ -59,7 +59,8 @@ def read(name: str, files: Path = FILES) -> bytes:
         raise DataError(f"{path} is missing; restore it from the repository or run `scoreatlas data fetch`")
     raw = path.read_bytes()
     if len(raw) != want["bytes"]:
-        raise DataError(f"{path} has {len(raw)} bytes, expected {want['bytes']}: truncated? Restore it from the repository")
+        size = f"{len(raw)} bytes, expected {want['bytes']}"
+        raise DataError(f"{path} has {size}: truncated? Restore it from the repository")
     if hashlib.sha256(raw).hexdigest() != want["sha256"]:
         raise DataError(f"{path} does not match its sha256 in manifest.json: altered? Restore it from the repository")
     return raw

@@ -66,7 +66,9 @@ def sheet(images: np.ndarray, columns: int) -> Image.Image:
     return Image.fromarray(cells.reshape(rows, columns, h, w).swapaxes(1, 2).reshape(rows * h, columns * w))
 
 
-def _write(out: Path, name: str, images: np.ndarray, labels: list[str], columns: int, about: dict) -> Iterator[tuple[str, dict]]:
+def _write(
+    out: Path, name: str, images: np.ndarray, labels: list[str], columns: int, about: dict
+) -> Iterator[tuple[str, dict]]:
     sheet(images, columns).save(out / f"{name}.png", optimize=True)
     (out / f"{name}.txt").write_text("\n".join(labels) + "\n")
     n, h, w = images.shape

@@ -6,11 +6,20 @@ import torch
 from torch import Tensor, nn
 
 
+def zero(layer: nn.Module) -> nn.Module:
+    """The same layer with every parameter set to 0."""
+    for p in layer.parameters():
+        nn.init.zeros_(p)
+    return layer
+
+
 class FourierFeatures(nn.Module):
     """Sine and cosine of a scalar at geometrically spaced frequencies, (b,) -> (b, dim).
 
     The embedding of DDPM (Ho et al., 2020), which takes it from the Transformer.
     """
+
+    frequencies: Tensor
 
     def __init__(self, dim: int, max_period: float = 10_000.0) -> None:
         super().__init__()
@@ -34,8 +43,7 @@ class ResBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.skip = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)  # each block starts as the identity
-        nn.init.zeros_(self.conv2.bias)
+        zero(self.conv2)  # each block starts as the identity
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         h = self.conv1(nn.functional.silu(self.norm1(x)))
@@ -54,8 +62,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.GroupNorm(min(8, channels // 4), channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        zero(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape

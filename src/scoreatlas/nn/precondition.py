@@ -6,6 +6,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from scoreatlas.nn.unet import UNet
 from scoreatlas.rng import Rng
 
 
@@ -21,9 +22,9 @@ class Preconditioned(nn.Module):
         sigma_data: standard deviation of the data, in [-1, 1] units.
     """
 
-    def __init__(self, net: nn.Module, sigma_data: float) -> None:
+    def __init__(self, net: UNet, sigma_data: float) -> None:
         super().__init__()
-        self.net = net
+        self.net: UNet = net
         self.sigma_data = sigma_data
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:

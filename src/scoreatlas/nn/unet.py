@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scoreatlas.nn.layers import FourierFeatures, ResBlock, SelfAttention
+from scoreatlas.nn.layers import FourierFeatures, ResBlock, SelfAttention, zero
 
 
 class UNet(nn.Module):
@@ -36,7 +36,7 @@ class UNet(nn.Module):
             "channels": channels, "widths": list(widths), "blocks": blocks,
             "classes": classes, "patch": patch, "dropout": dropout,
         }  # fmt: skip
-        self.classes = classes
+        self.classes: int = classes
         embedding = 4 * widths[0]
         self.noise = nn.Sequential(
             FourierFeatures(widths[0]), nn.Linear(widths[0], embedding), nn.SiLU(),
@@ -68,10 +68,8 @@ class UNet(nn.Module):
                     nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(c, c, 3, padding=1))
                 )
         self.head = nn.Sequential(
-            nn.GroupNorm(min(8, c // 4), c), nn.SiLU(), nn.Conv2d(c, channels * patch**2, 3, padding=1)
+            nn.GroupNorm(min(8, c // 4), c), nn.SiLU(), zero(nn.Conv2d(c, channels * patch**2, 3, padding=1))
         )
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
 
     def forward(self, x: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
         """Image (b, channels, h, w), noise embedding input (b,), labels (b,) or None -> (b, channels, h, w)."""

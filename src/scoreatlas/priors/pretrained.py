@@ -14,7 +14,6 @@ from typing import Any, final
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
-from torch import Tensor
 
 from scoreatlas.errors import AtlasError
 from scoreatlas.nn.precondition import Preconditioned
@@ -55,7 +54,7 @@ class Pretrained:
         Raises:
             AtlasError: the network has no such class.
         """
-        classes = self.denoiser.net.config["classes"]
+        classes = self.denoiser.net.classes
         if not 0 <= label < classes:
             raise AtlasError(f"no class {label}: this prior has {classes} classes")
         return lambda x, sigma: self.denoiser(x, sigma, torch.full((x.shape[0],), label, device=x.device))
@@ -82,7 +81,7 @@ def load_pretrained(
     raw = path.read_bytes()
     digest = hashlib.sha256(raw).hexdigest()
     if digest != card["sha256"]:
-        raise AtlasError(f"{path} does not match the sha256 of its card ({len(raw)} bytes read): restore it from the repository")
+        raise AtlasError(f"{path} does not match the sha256 of its card: restore it from the repository")
     try:
         tensors = load(raw)
     except SafetensorError as error:
@@ -90,7 +89,8 @@ def load_pretrained(
     net = UNet(**card["network"])
     denoiser = Preconditioned(net, card["sigma_data"])
     denoiser.load_state_dict({k: v.to(dtype) for k, v in tensors.items()})
-    denoiser = denoiser.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
+    denoiser = denoiser.to(device, dtype).eval().requires_grad_(False)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
     return Pretrained(denoiser, tuple(card["shape"]), card)
 
 

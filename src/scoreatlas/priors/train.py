@@ -57,10 +57,12 @@ RECIPES = {
 def images(recipe: Recipe) -> tuple[dict[str, Tensor], tuple[int, int, int]]:
     """Training batch source and image shape of a recipe."""
     x, y = {"digits": data.digits, "chest": data.chest}[recipe.data]("train")
-    return ({"image": x, "label": y} if recipe.classes else {"image": x}), tuple(x.shape[1:])
+    return ({"image": x, "label": y} if recipe.classes else {"image": x}), (x.shape[1], x.shape[2], x.shape[3])
 
 
-def train(name: str, checkpoints: Path, device: str = "cpu", seconds: float | None = None, weights: Path = WEIGHTS) -> None:
+def train(
+    name: str, checkpoints: Path, device: str = "cpu", seconds: float | None = None, weights: Path = WEIGHTS
+) -> None:
     """Train one prior, or resume it from ``checkpoints``, and write weights and card.
 
     Args:
@@ -80,7 +82,8 @@ def train(name: str, checkpoints: Path, device: str = "cpu", seconds: float | No
     limit = seconds or (recipe.seconds if device == "cpu" else float("inf"))
     torch.manual_seed(0)  # initial weights
     net = UNet(shape[0], recipe.widths, recipe.blocks, recipe.classes, recipe.patch, recipe.dropout)
-    denoiser = Preconditioned(net.to(device, memory_format=torch.channels_last), recipe.sigma_data)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
+    denoiser = Preconditioned(net.to(device), recipe.sigma_data)
     source = {k: v.to(device) for k, v in source.items()}
     checkpoints.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoints / f"{name}.safetensors"
