@@ -60,8 +60,8 @@ def test_why_not_says_what_is_needed_and_what_is_there():
     assert catalogue.why_not(DDRM(), w, mri) == "needs Diagonalised, got MultiCoilMRI"
     assert catalogue.why_not(RePaint(), w, task("row")) == "needs Inpainting, got Dense"
     assert catalogue.why_not(DDRM(), w, task("row")) is None
-    no_tv = "PrimalDualTV on row in gaussian16: needs a TotalVariation prior, gaussian16 has DiffusionPrior and GaussianMixture"
-    assert why("PrimalDualTV", "gaussian16", "row") == no_tv
+    reason = "needs a TotalVariation prior, which gaussian16 lacks"
+    assert why("PrimalDualTV", "gaussian16", "row") == f"PrimalDualTV on row in gaussian16: {reason}"
     assert why("DPS", "gaussian16", "row").endswith("applies")
 
 
@@ -74,7 +74,7 @@ def test_build_makes_equal_configurations_equal():
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("DSP", {}, "no solver named 'DSP' .did you mean DPS"),
+        ("DiffPIRR", {}, "no solver named 'DiffPIRR' .did you mean DiffPIR"),
         ("DPS", {"stepz": 3}, "DPS has no field 'stepz' .did you mean steps.*its fields are steps, zeta, eta"),
         ("DPS", {"steps": "many"}, "DPS.steps must be int, got 'many'"),
         ("DPS", {"steps": True}, "DPS.steps must be int, got True"),
@@ -104,6 +104,33 @@ def test_the_suites_of_the_repository_are_valid():
     assert {"exact", "images"} <= set(suite.suites())
     assert all(suite.load(name).entries for name in suite.suites())
     assert aggregate.specifications()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"mixture2"', '"mixture3"', "no world named 'mixture3'"),
+        ('"half"', '"halves"', "no task named 'halves'"),
+        ('"DDNM"', '"DDNN"', "no solver named 'DDNN'"),
+        ("steps = 50,", "step = 50,", "RePaint has no field 'step'"),
+        ("samples = 1000", "sample = 1000", "has an unknown key 'sample'"),
+        ("problems = 1", "", "lacks 'problems'"),
+        ('source = "code"', 'source = "blog"', "must be one of paper, code, tuned, ours"),
+        ('"sliced_w2"', '"w2"', "no metric 'w2'"),
+        ("samples = 1000", 'samples = "many"', "samples must be of type int"),
+        ("samples = 1000", "samples = 150", "samples must be at most 100 or a multiple of it"),
+        ('profiles = ["quick"]', 'profiles = ["fast"]', "no profile 'fast'"),
+        ("[[tables]]", "[[tables]", "is not TOML"),
+    ],
+)
+def test_mistakes_in_a_suite_file_are_refused_in_one_line(tmp_path, old, new, message):
+    text = (suite.BENCHMARKS / "suites" / "exact.toml").read_text()
+    assert old in text
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "exact.toml").write_text(text.replace(old, new))
+    with pytest.raises(AtlasError, match=message) as error:
+        aggregate.specifications(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 COUNTS = [

@@ -10,7 +10,7 @@ from scoreatlas.book.sources import Sources
 LAYERS = (
     {"errors", "rng", "schedules", "tensors", "vocabulary"},
     {"operators.base"},
-    {"linalg", "operators", "bibliography", "figures"},
+    {"linalg", "smc", "operators", "bibliography", "figures"},
     {"measurement"},
     {"data", "nn", "training"},
     {"priors"},

@@ -182,6 +182,26 @@ class Cosine(Schedule):
 
 @final
 @dataclass(frozen=True)
+class LinearSignal(Schedule):
+    r"""Variance preserving with the signal falling in a straight line, :math:`\alpha_t = 1 - (1 - \alpha_1) t`.
+
+    Its grid is the one that MCGDiff's benchmark picks from a chain of 1000 betas (Cardoso et al.,
+    2024, arXiv:2308.07983, ``get_optimal_timesteps_from_singular_values`` in the authors' code):
+    equal steps of alpha, which are equal steps of the means of a mixture.
+
+    Args:
+        end: alpha at t = 1; that of betas falling from 0.02 to 1e-4 over 999 steps.
+    """
+
+    end: float = 0.0064
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        lost = (1 - self.end) * t
+        return 1 - lost, (lost * (2 - lost)).sqrt()
+
+
+@final
+@dataclass(frozen=True)
 class VE(Schedule):
     r"""Variance exploding (Song et al., 2021, arXiv:2011.13456, appendix C).
 
@@ -214,4 +234,4 @@ class Flow(Schedule):
         return 1 - self.end * t, self.end * t
 
 
-SCHEDULES: tuple[Schedule, ...] = (VP(), Cosine(), VE(), Flow())
+SCHEDULES: tuple[Schedule, ...] = (VP(), Cosine(), LinearSignal(), VE(), Flow())

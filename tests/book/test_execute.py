@@ -47,3 +47,14 @@ def test_a_failing_chapter_keeps_the_others(mini: Path, edit: Callable[[Path, st
     assert stored.stat().st_mtime_ns == written
     execute(runs(find(mini), "full", "cpu", seed=3), say=said.append)
     assert said[-1] == "nothing to execute: all 2 chapters are in the store"
+
+
+def test_an_edit_during_the_run_is_not_stored_under_the_old_key(
+    mini: Path, edit: Callable[[Path, str, str], None]
+) -> None:
+    source = mini / "src/scoreatlas/one.py"
+    edit(mini / "notebooks/alpha.md", "import sys", f"open({str(source)!r}, 'a').write('# meanwhile')")
+    (run,) = runs(find(mini)[:1], "quick", "cpu")
+    with pytest.raises(AtlasError, match="alpha: its code or a module it imports changed while it ran"):
+        execute([run], say=lambda line: None)
+    assert not run.stored.exists()

@@ -17,6 +17,8 @@ from scoreatlas.schedules import VP
 from scoreatlas.solvers.base import Solver
 from scoreatlas.solvers.guidance.dps import DPS
 from scoreatlas.solvers.guidance.pigdm import PiGDM
+from scoreatlas.solvers.particles.mcgdiff import MCGDiff
+from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.repaint import RePaint
@@ -62,7 +64,7 @@ def prior(shape: tuple[int, ...] = GRAY) -> DiffusionPrior:
 
 SOLVERS: list[Solver] = [
     DPS(steps=6, zeta=0.3), PiGDM(steps=6), RePaint(steps=6, jump=2, resample=2), DDRM(steps=6),
-    DDNM(steps=6, travel=2, repeat=2), DiffPIR(steps=6),
+    DDNM(steps=6, travel=2, repeat=2), DiffPIR(steps=6), MCGDiff(steps=6, particles=8), TDS(steps=6, particles=8),
 ]  # fmt: skip
 
 

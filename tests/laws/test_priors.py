@@ -9,6 +9,7 @@ from torch import Tensor
 from scoreatlas.measurement import Gaussian, Measurement
 from scoreatlas.operators.base import Linear
 from scoreatlas.priors.diffusion import Denoiser
+from scoreatlas.priors.gaussian_field import GaussianField
 from scoreatlas.priors.mixture import GaussianMixture, autoregressive, gaussian, grid_mixture
 from scoreatlas.rng import Rng
 from scoreatlas.tweedie import jacobian
@@ -179,6 +180,24 @@ def test_the_noisy_density_is_the_average_of_gaussians_around_samples(prior):
     assert bool(((kernel.mean(1) - prior.log_prob(x, sigma).exp()).abs() < 5 * standard).all())
 
 
+@every_sigma
+def test_a_gaussian_field_obeys_both_orders(sigma):
+    field = GaussianField.power_law((2, 4, 3), exponent=2.0, std=0.6, dtype=torch.float64)
+    rng = Rng([4], rows=B, dtype=torch.float64)
+    x = (field.sample(rng) + sigma * rng.normal(2, 4, 3)).requires_grad_()
+    score = torch.autograd.grad(field.log_prob(x, sigma).sum(), x)[0]
+    assert isinstance(field, Denoiser)
+    step = field(x.detach(), torch.tensor(sigma, dtype=torch.float64)) - x.detach()
+    assert float((step - sigma**2 * score).abs().max()) < 1e-10 * (float(step.abs().max()) + sigma)
+    # the covariance of the field as a matrix, column by column; then Gaussian conditioning by dense algebra
+    eye = torch.eye(24, dtype=torch.float64)
+    shifts = eye.reshape(24, 2, 4, 3)
+    power = torch.fft.ifft2(field.spectrum * torch.fft.fft2(shifts)).real.reshape(24, 24)
+    covariance = power - power @ torch.linalg.solve(power + sigma**2 * eye, power)
+    got = sigma**2 * jacobian(field, x.detach(), sigma)
+    assert float((got - covariance).abs().max()) < 1e-9 * float(covariance.abs().max())
+
+
 def test_bad_mixtures_are_refused():
     w, m = torch.ones(2, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
     with pytest.raises(ValueError, match="2 positive numbers"):
@@ -189,3 +208,16 @@ def test_bad_mixtures_are_refused():
         GaussianMixture(w, m, -torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
     with pytest.raises(ValueError, match="sigma_y is 0"):
         PRIORS["full"].posterior(Measurement(torch.zeros(1, N), Dense(torch.eye(N), (2, 2)), Gaussian(0.0)))
+
+
+def test_posterior_density_is_right_far_from_the_data():
+    """25 separated modes, data that all but exclude most: Bayes' rule holds at every mode, in relative 1e-9."""
+    weights = torch.linspace(1, 2, 25, dtype=torch.float64)
+    prior = grid_mixture((-16, -8, 0, 8, 16), 4, 1.0, weights)
+    A = Dense(torch.eye(4, dtype=torch.float64)[:1], (4,))
+    x = prior.means
+    m = Measurement(torch.full((1, 1), -16.0, dtype=torch.float64), A, Gaussian(0.1))
+    left = prior.posterior(m).log_prob(x) + prior.log_evidence(m)
+    right = prior.log_prob(x) + m.noise.log_prob(m.y.expand(25, 1), A(x))
+    assert float(left.min()) < -1e4  # the far modes are far indeed
+    assert torch.allclose(left, right, rtol=1e-9)

@@ -61,9 +61,10 @@ class Grid:
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """The rows."""
+        """The rows: what the table asks for and applies somewhere in it."""
         wanted = self.spec.solvers
-        return [e for e in self.suite.at(self.profile) if not wanted or type(e.solver).__name__ in wanted]
+        chosen = [e for e in self.suite.at(self.profile) if not wanted or type(e.solver).__name__ in wanted]
+        return [e for e in chosen if any(self.of(e, w, t) or not _reason(e, w, t) for w, t in self.pairs)]
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
@@ -102,8 +103,7 @@ class Grid:
             return Shown(estimate, len(found), failed, "")
         if records:
             return Shown(None, 0, failed, "" if failed else "no value")
-        reason = why_not(entry.solver, world(world_name), task(task_name))
-        return Shown(None, 0, 0, reason or "not run")
+        return Shown(None, 0, 0, _reason(entry, world_name, task_name) or "not run")
 
     def floor(self, place: Place) -> Shown:
         """The metric between two exact sample sets, mean over seeds."""
@@ -158,15 +158,24 @@ def value(record: Record, metric: str) -> Estimate | None:
     return Estimate(row["value"], row["low"], row["high"])
 
 
+def _reason(entry: Entry, world_name: str, task_name: str) -> str | None:
+    return why_not(entry.solver, world(world_name), task(task_name))
+
+
 def settings(text: str) -> str:
     """The fields inside the repr of a solver."""
     return re.sub(r"^\w+\((.*)\)$", r"\1", text)
 
 
 def number(e: Estimate) -> str:
-    """Value and half-width, rounded to two digits of the half-width; three digits of the value if there is none."""
+    """Value and half-width, rounded to two digits of the half-width; three digits of the value if there is none.
+
+    What is below 1e-9 is rounding: a value prints as 0, a half-width not at all.
+    """
     half = e.half_width
-    if not half > 0:  # NaN too
+    if abs(e.value) < 1e-9:
+        return "0"
+    if not half > 1e-9 * max(1.0, abs(e.value)):  # NaN too
         return f"{e.value:.3g}"
     digits = max(0, 1 - math.floor(math.log10(half)))
-    return f"{e.value:.{digits}f} ± {half:.{digits}f}" if digits <= 6 else f"{e.value:.3g} ± {half:.1g}"
+    return f"{e.value:.{digits}f} ± {half:.{digits}f}"

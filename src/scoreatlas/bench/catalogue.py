@@ -52,7 +52,8 @@ def hypotheses(cls: type[Solver[Any, Any]]) -> Hypotheses:
         AtlasError: the class line does not say them.
     """
     for base in (b for c in cls.__mro__ for b in getattr(c, "__orig_bases__", ())):
-        if get_origin(base) is Solver and len(get_args(base)) == 2:
+        origin = get_origin(base)
+        if isinstance(origin, type) and issubclass(origin, Solver) and len(get_args(base)) == 2:
             measurement, prior = get_args(base)
             if len(get_args(measurement)) == 2:
                 return Hypotheses(*(_kinds(a) for a in (*get_args(measurement), prior)))
@@ -63,8 +64,7 @@ def why_not(solver: Solver[Any, Any] | type[Solver[Any, Any]], world: World, tas
     """Why a solver does not apply to a task in a world, e.g. "needs Diagonalised, got MultiCoilMRI", or None."""
     needs = hypotheses(solver if isinstance(solver, type) else type(solver))
     if not any(isinstance(p, needs.prior) for p in world.priors):
-        there = [type(p) for p in world.priors if p is not None]
-        return f"needs a {_names(needs.prior)} prior, {world.name} has {_names(there, 'and')}"
+        return f"needs a {_names(needs.prior)} prior, which {world.name} lacks"
     if not isinstance(task.noise, needs.noise):
         return f"needs {_names(needs.noise)} noise, got {type(task.noise).__name__}"
     A = task.operator(world.shape, np.random.default_rng(0))
@@ -127,9 +127,9 @@ def _kinds(hint: Any) -> Kind:
     return (get_origin(hint) or hint,)
 
 
-def _names(kinds: Any, word: str = "or") -> str:
+def _names(kinds: Kind) -> str:
     names = ["None" if k is type(None) else k.__name__ for k in kinds]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _guess(name: str, known: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import nn
 
 from scoreatlas.bench.catalogue import fitting_prior, why_not
 from scoreatlas.bench.cell import Cell, Task, World
@@ -101,6 +102,8 @@ def cell_source_hash(cell: Cell) -> str:
         kinds.add(type(prior))
     if isinstance(prior, DiffusionPrior):
         kinds.add(type(prior.denoiser))
+        if isinstance(prior.denoiser, nn.Module):
+            kinds |= {type(layer) for layer in prior.denoiser.modules()}
     modules = {k.__module__ for k in kinds if k.__module__.startswith("scoreatlas.")}
     return source_hash({*modules, *METRICS}, (cell.task.operator, WORLDS[cell.world.name]))
 

@@ -107,10 +107,18 @@ class Store:
         """Every record of a suite in a profile, by key.
 
         Raises:
-            AtlasError: a file is truncated or altered.
+            AtlasError: files are truncated or altered, one line for each.
         """
-        records = (self.load(path) for path in self.paths(suite, profile))
-        return {record.key: record for record in records}
+        records, damage = {}, []
+        for path in self.paths(suite, profile):
+            try:
+                record = self.load(path)
+                records[record.key] = record
+            except AtlasError as error:
+                damage.append(str(error))
+        if damage:
+            raise AtlasError("\n".join(damage))
+        return records
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -36,8 +36,9 @@ def state(root: Path, profile: str) -> str:
 
 def load(env: BuildEnvironment, id: str, profile: str) -> tables.Shown:
     """A table, noted as used by the page that is being read."""
+    shown = tables.load(id, profile, env.config.atlas_report)
     used(env).setdefault(env.docname, {})[id, profile] = state(Path(env.srcdir), profile)
-    return tables.load(id, profile, env.config.atlas_report)
+    return shown
 
 
 def default_profile() -> str:
@@ -104,6 +105,10 @@ def files(shown: tables.Shown, env: BuildEnvironment) -> str:
     )
 
 
+def _item(id: str, *body: nodes.Node) -> nodes.definition_list_item:
+    return nodes.definition_list_item("", nodes.term("", "", nodes.literal(id, id)), nodes.definition("", *body))
+
+
 class place(nodes.General, nodes.Inline, nodes.Element):
     """Stands for a link to the page that shows the table ``id``."""
 
@@ -117,14 +122,13 @@ class BenchIndex(SphinxDirective):
         for id in tables.ids(self.env.config.atlas_report):
             try:
                 shown = load(self.env, id, default_profile())
-            except AtlasError as error:
-                logger.warning(str(error), location=self.get_location())
+            except AtlasError as error:  # a table that no page shows may lack records; one that is shown may not
+                listing += _item(id, nodes.paragraph("", str(error), classes=["provenance"]))
                 continue
-            term = nodes.term("", "", nodes.literal(id, id))
             where = nodes.paragraph("", "", nodes.Text(f"{shown.caption} "), place(id=id))
             line = nodes.paragraph("", provenance(shown), classes=["provenance"])
             link = nodes.raw("", files(shown, self.env), format="html")
-            listing += nodes.definition_list_item("", term, nodes.definition("", where, line, link))
+            listing += _item(id, where, line, link)
         return [listing]
 
 

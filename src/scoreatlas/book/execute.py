@@ -14,7 +14,8 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from scoreatlas.book.keys import Run
+from scoreatlas.book.chapters import Chapter
+from scoreatlas.book.keys import Run, runs
 from scoreatlas.errors import AtlasError
 
 CELL_LIMIT = 3600  # seconds: a cell that runs longer hangs
@@ -23,7 +24,7 @@ INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def execute(runs: Sequence[Run], jobs: int = 2, say: Callable[[str], None] = print) -> None:
+def execute(planned: Sequence[Run], jobs: int = 2, say: Callable[[str], None] = print) -> None:
     """Execute the runs that the store does not hold yet, ``jobs`` at a time.
 
     A chapter that fails does not stop the others; what it got to is kept beside the store as ``<key>.part.ipynb``.
@@ -33,11 +34,11 @@ def execute(runs: Sequence[Run], jobs: int = 2, say: Callable[[str], None] = pri
     """
     if jobs < 1:
         raise AtlasError(f"--jobs {jobs}: at least 1 is needed")
-    todo = [run for run in runs if not run.stored.exists()]
+    todo = [run for run in planned if not run.stored.exists()]
     if not todo:
-        say(f"nothing to execute: all {len(runs)} chapters are in the store")
+        say(f"nothing to execute: all {len(planned)} chapters are in the store")
         return
-    say(f"{len(todo)} of {len(runs)} chapters to execute, {min(jobs, len(todo))} at a time")
+    say(f"{len(todo)} of {len(planned)} chapters to execute, {min(jobs, len(todo))} at a time")
     os.environ.update(THREADS)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it warns about what is refused here already
     failures = []
@@ -60,7 +61,7 @@ def execute_one(run: Run) -> float:
     """Execute one chapter and store it; returns the seconds it took.
 
     Raises:
-        AtlasError: a cell raised, ran too long or killed its kernel.
+        AtlasError: a cell raised, ran too long or killed its kernel, or the sources changed meanwhile.
     """
     chapter = run.chapter
     part = run.stored.with_suffix(".part.ipynb")
@@ -86,6 +87,9 @@ def execute_one(run: Run) -> float:
         message = str(error).strip().split("\n")[0]
         raise AtlasError(f"{chapter.path}: {message}; the cells before it are in {part}") from error
     seconds = time.monotonic() - began
+    (now,) = runs([Chapter(chapter.root, chapter.name)], **run.parameters)
+    if now.key != run.key:
+        raise AtlasError(f"{chapter.name}: its code or a module it imports changed while it ran; execute it again")
     nbformat.write(clean(notebook, stamp(run, seconds)), part)
     part.replace(run.stored)
     return seconds

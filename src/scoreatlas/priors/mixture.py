@@ -29,7 +29,9 @@ class GaussianMixture:
         weights: (k,), positive; normalised here.
         means: (k, *s).
         covariances: (k, n, n) with n = prod(s), symmetric positive semi-definite; or (k, n)
-            diagonals; or (k,) multiples of the identity.
+            diagonals; or (k,) multiples of the identity. A leading 1 instead of k, or k equal
+            ones, is one covariance for all: it is decomposed once, and the denoiser costs
+            (b, n) (n, k) products instead of arrays (b, k, n).
 
     Raises:
         ValueError: shapes disagree, a weight is not positive, or a covariance has a negative eigenvalue.
@@ -41,18 +43,21 @@ class GaussianMixture:
             raise ValueError(f"weights must be {k} positive numbers, got {weights.tolist()}")
         self.shape = tuple(means.shape[1:])
         self.weights = weights / weights.sum()
+        self._log_weights = self.weights.log()
         self.means = means.reshape(k, n)
-        if covariances.shape == (k, n, n):
+        if covariances.shape[0] not in (1, k) or covariances.shape[1:] not in ((n, n), (n,), ()):
+            raise ValueError(f"covariances must be ({k}, {n}, {n}), ({k}, {n}) or ({k},), got {tuple(covariances.shape)}")
+        if bool((covariances == covariances[:1]).all()):
+            covariances = covariances[:1]
+        self.basis: Tensor | None = None  # (k or 1, n, n), columns are eigenvectors; None: the coordinate axes
+        if covariances.ndim == 3:
             self.variances, self.basis = torch.linalg.eigh(covariances)
             smallest = float((self.variances.amin(1) / self.variances.amax(1).clamp_min(1e-300)).min())
             if smallest < -1e-9:
                 raise ValueError(f"covariances must be positive semi-definite, relative eigenvalue {smallest:.1e}")
             self.variances = self.variances.clamp_min(0)
-        elif covariances.shape in ((k, n), (k,)):
-            self.variances = covariances.reshape(k, -1).expand(k, n)
-            self.basis = torch.eye(n, dtype=means.dtype, device=means.device).expand(k, n, n)
         else:
-            raise ValueError(f"covariances must be ({k}, {n}, {n}), ({k}, {n}) or ({k},), got {tuple(covariances.shape)}")
+            self.variances = covariances.reshape(len(covariances), -1).expand(-1, n)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
         """A copy on another device or in another real dtype."""
@@ -61,7 +66,7 @@ class GaussianMixture:
     @property
     def covariances(self) -> Tensor:
         """C_k as dense matrices, (k, n, n)."""
-        return self.basis * self.variances[:, None, :] @ self.basis.mT
+        return self._dense().expand(len(self.weights), -1, -1)
 
     def mean(self) -> Tensor:
         """Overall mean, shape (*s)."""
@@ -70,13 +75,16 @@ class GaussianMixture:
     def covariance(self) -> Tensor:
         """Overall covariance, (n, n)."""
         d = self.means - self.weights @ self.means
-        return torch.einsum("k,kij->ij", self.weights, self.covariances) + d.T @ (self.weights[:, None] * d)
+        return torch.einsum("k,kij->ij", self.weights, self._dense()) + d.T @ (self.weights[:, None] * d)
 
     def sample(self, rng: Rng) -> Tensor:
         """Draws (b, *s), one per row of ``rng``."""
         k = rng.choice(self.weights)
-        z = self.variances[k].sqrt() * rng.normal(self.means.shape[1])
-        return (self.means[k] + torch.einsum("bij,bj->bi", self.basis[k], z)).reshape(-1, *self.shape)
+        own = k if len(self.variances) > 1 else torch.zeros_like(k)
+        z = self.variances[own].sqrt() * rng.normal(self.means.shape[1])
+        if self.basis is not None:
+            z = z @ self.basis[0].T if len(self.basis) == 1 else torch.einsum("bij,bj->bi", self.basis[own], z)
+        return (self.means[k] + z).reshape(-1, *self.shape)
 
     def log_prob(self, x: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
         """log density (b,) of x (b, *s) under p convolved with N(0, sigma^2 I); natural logarithm."""
@@ -88,24 +96,22 @@ class GaussianMixture:
 
     def score(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Gradient of :meth:`log_prob`, (b, *s)."""
-        z, total = self._whiten(x, sigma)
-        s = -torch.einsum("kij,bkj->bki", self.basis, z / total)
-        return torch.einsum("bk,bki->bi", self.responsibilities(x, sigma), s).reshape(x.shape)
+        return -self._mix(x, self.responsibilities(x, sigma), 1 / self._total(x, sigma)).reshape(x.shape)
 
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
         """E[x_0 | x_0 + sigma eps = x], (b, *s): the exact denoiser."""
-        z, total = self._whiten(x, sigma)
-        shrunk = self.means + torch.einsum("kij,bkj->bki", self.basis, self.variances / total * z)
-        return torch.einsum("bk,bki->bi", self.responsibilities(x, sigma), shrunk).reshape(x.shape)
+        r = self.responsibilities(x, sigma)
+        shrunk = self._mix(x, r, self.variances / self._total(x, sigma))
+        return (r @ self.means + shrunk).reshape(x.shape)
 
     def denoising_covariance(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Cov[x_0 | x_0 + sigma eps = x], (b, n, n), from the mixture itself, not from Tweedie's formula."""
-        z, total = self._whiten(x, sigma)
-        r = self.responsibilities(x, sigma)
-        shrunk = self.means + torch.einsum("kij,bkj->bki", self.basis, self.variances / total * z)
+        r, total = self.responsibilities(x, sigma), self._total(x, sigma)
+        shrunk = self.means + self._turn(self.variances / total * self._turn(self._off(x), back=True))
         d = shrunk - torch.einsum("bk,bki->bi", r, shrunk)[:, None]
         s2 = _rows(sigma, x).square()[..., None]
-        within = torch.einsum("kij,bkj,klj->bkil", self.basis, self.variances * s2 / total, self.basis)
+        q = torch.eye(d.shape[-1], dtype=d.dtype, device=d.device)[None] if self.basis is None else self.basis
+        within = torch.einsum("kij,bkj,klj->bkil", q, self.variances * s2 / total, q)
         return torch.einsum("bk,bkij->bij", r, within) + torch.einsum("bk,bki,bkj->bij", r, d, d)
 
     def posterior(self, m: Measurement[Linear, Gaussian], row: int = 0) -> "GaussianMixture":
@@ -121,39 +127,68 @@ class GaussianMixture:
             raise ValueError("the exact posterior needs noise: sigma_y is 0")
         a = m.A.matrix().to(self.means)
         y = real_rows(m.y[row : row + 1]).to(self.means)[0]
-        c = self.covariances
+        c = self._dense()
         gram = a @ c @ a.T + m.noise.std**2 * torch.eye(len(a), dtype=a.dtype, device=a.device)
         r = y - self.means @ a.T
         chol = torch.linalg.cholesky(gram)
-        gain = torch.cholesky_solve(a @ c, chol).mT  # (k, n, m)
-        means = self.means + torch.einsum("kij,kj->ki", gain, r)
+        gain = torch.cholesky_solve(a @ c, chol).mT  # (k or 1, n, m)
+        means = self.means + (gain @ r[..., None])[..., 0]
         ia = torch.eye(c.shape[-1], dtype=a.dtype, device=a.device) - gain @ a
         covariances = ia @ c @ ia.mT + m.noise.std**2 * gain @ gain.mT  # Joseph's form stays symmetric
         white = torch.linalg.solve_triangular(chol, r[..., None], upper=False)[..., 0]
-        logits = self.weights.log() - 0.5 * white.square().sum(1) - chol.diagonal(dim1=1, dim2=2).log().sum(1)
-        weights = (logits - logits.max()).exp().clamp_min(1e-300)
-        return GaussianMixture(weights, means.reshape(-1, *self.shape), covariances)
+        logits = self._log_weights - 0.5 * white.square().sum(1) - chol.diagonal(dim1=1, dim2=2).log().sum(1)
+        tiny = torch.finfo(logits.dtype).tiny
+        found = GaussianMixture(logits.softmax(0).clamp_min(tiny), means.reshape(-1, *self.shape), covariances)
+        found._log_weights = logits.log_softmax(0)  # far components keep their place in log_prob
+        return found
 
     def log_evidence(self, m: Measurement[Linear, Gaussian]) -> Tensor:
         """log p(y) of each row, (b,)."""
         a = m.A.matrix().to(self.means)
         y = real_rows(m.y).to(self.means)
-        gram = a @ self.covariances @ a.T + m.noise.std**2 * torch.eye(len(a), dtype=a.dtype, device=a.device)
+        gram = a @ self._dense() @ a.T + m.noise.std**2 * torch.eye(len(a), dtype=a.dtype, device=a.device)
         chol = torch.linalg.cholesky(gram)
         r = y[:, None] - self.means @ a.T
         white = torch.linalg.solve_triangular(chol, r[..., None], upper=False)[..., 0]
         norm = chol.diagonal(dim1=1, dim2=2).log().sum(1) + 0.5 * len(a) * math.log(2 * math.pi)
-        return (self.weights.log() - 0.5 * white.square().sum(-1) - norm).logsumexp(1)
+        return (self._log_weights - 0.5 * white.square().sum(-1) - norm).logsumexp(1)
 
-    def _whiten(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates of x - m_k in each eigenbasis (b, k, n) and total variances (b or 1, k, n)."""
-        z = torch.einsum("kji,bkj->bki", self.basis, x.flatten(1)[:, None] - self.means)
-        return z, self.variances + _rows(sigma, x).square()[..., None]
+    def _dense(self) -> Tensor:
+        """Covariances (k or 1, n, n)."""
+        if self.basis is None:
+            return torch.diag_embed(self.variances)
+        return self.basis * self.variances[:, None, :] @ self.basis.mT
+
+    def _total(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Variances of the noisy components along their axes, (b or 1, k or 1, n)."""
+        return self.variances + _rows(sigma, x).square()[..., None]
+
+    def _off(self, x: Tensor) -> Tensor:
+        """x - m_k, (b, k, n)."""
+        return x.flatten(1)[:, None] - self.means
+
+    def _turn(self, z: Tensor, back: bool = False) -> Tensor:
+        """From coordinates along the axes to space, (b, k, n), or back."""
+        if self.basis is None:
+            return z
+        return torch.einsum("kji,bkj->bki" if back else "kij,bkj->bki", self.basis, z)
+
+    def _mix(self, x: Tensor, r: Tensor, gain: Tensor) -> Tensor:
+        """sum_k r_k Q_k gain_k Q_k^T (x - m_k), (b, n), for gains along the axes (b or 1, k or 1, n)."""
+        if len(self.variances) == 1:  # linear in m_k: one rotation of the averaged offset
+            return self._turn(gain * self._turn((x.flatten(1) - r @ self.means)[:, None], back=True))[:, 0]
+        return torch.einsum("bk,bki->bi", r, self._turn(gain * self._turn(self._off(x), back=True)))
 
     def _log_joint(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        z, total = self._whiten(x, sigma)
-        quadratic = -0.5 * (z.square() / total).sum(-1)
-        return self.weights.log() + quadratic - 0.5 * (2 * math.pi * total).log().sum(-1)
+        total = self._total(x, sigma)
+        if len(self.variances) == 1:  # expand the square, measured from the first mean: no array (b, k, n)
+            first, precision = self.means[0], 1 / total[:, 0]
+            z, m = (self._turn((v - first)[:, None], back=True)[:, 0] for v in (x.flatten(1), self.means))
+            weighted = precision * z
+            square = (weighted * z).sum(1, keepdim=True) - 2 * weighted @ m.T + precision @ m.square().T
+        else:
+            square = (self._turn(self._off(x), back=True).square() / total).sum(-1)
+        return self._log_weights - 0.5 * (square + (2 * math.pi * total).log().sum(-1))
 
 
 def _rows(sigma: float | Tensor, x: Tensor) -> Tensor:
