@@ -65,9 +65,9 @@ def why_not(solver: Solver[Any, Any] | type[Solver[Any, Any]], world: World, tas
     needs = hypotheses(solver if isinstance(solver, type) else type(solver))
     if not any(isinstance(p, needs.prior) for p in world.priors):
         return f"needs a {_names(needs.prior)} prior, which {world.name} lacks"
-    if not isinstance(task.noise, needs.noise):
-        return f"needs {_names(needs.noise)} noise, got {type(task.noise).__name__}"
-    A = task.operator(world.shape, np.random.default_rng(0))
+    A, noise = task.draw(world.shape, np.random.default_rng(0))
+    if not isinstance(noise, needs.noise):
+        return f"needs {_names(needs.noise)} noise, got {type(noise).__name__}"
     if not isinstance(A, needs.operator):
         return f"needs {_names(needs.operator)}, got {type(A).__name__}"
     return None

@@ -2,8 +2,8 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
@@ -33,6 +33,7 @@ class World:
         truth: n images (n, *shape) drawn by a numpy generator, on the CPU.
         posterior: the exact posterior of a one-row measurement, in float64 on the CPU; None for images.
         data_sha256, weights_sha256: what was loaded; None where nothing was.
+        extra: metrics of this world alone, by name: functions of samples and of exact samples.
     """
 
     name: str
@@ -44,6 +45,7 @@ class World:
     posterior: Exact | None = None
     data_sha256: str | None = None
     weights_sha256: str | None = None
+    extra: Mapping[str, Callable[[Tensor, Tensor], float]] = field(default_factory=dict)
 
 
 @final
@@ -54,12 +56,17 @@ class Task:
     Attributes:
         name: as suite files write it.
         operator: from the shape of an image and a numpy generator to an operator.
-        noise: the noise model.
+        noise: the noise model, or how each instance draws one for its operator.
     """
 
     name: str
     operator: Callable[[tuple[int, ...], np.random.Generator], Operator]
-    noise: Gaussian
+    noise: Gaussian | Callable[[Operator, np.random.Generator], Gaussian]
+
+    def draw(self, shape: tuple[int, ...], generator: np.random.Generator) -> tuple[Operator, Gaussian]:
+        """Operator and noise of one instance."""
+        A = self.operator(shape, generator)
+        return A, self.noise if isinstance(self.noise, Gaussian) else self.noise(A, generator)
 
 
 @final
@@ -104,13 +111,14 @@ def instance(world: World, task: Task, seed: int, problems: int) -> Instance:
     """
     x = world.truth(problems, _generator(seed, world.name)).to(world.dtype)
     generator = _generator(seed, f"{world.name}/{task.name}")
-    A = task.operator(world.shape, generator).to("cpu", world.dtype)
+    A, model = task.draw(world.shape, generator)
+    A = A.to("cpu", world.dtype)
     clean = A(x)
     noise = generator.standard_normal((*clean.shape, 2) if clean.is_complex() else clean.shape)
     eps = torch.from_numpy(noise)
-    y = clean + task.noise.std * (torch.view_as_complex(eps) if clean.is_complex() else eps).to(clean.dtype)
-    digest = hashlib.sha256(y.numpy().tobytes() + f"{task.noise.std!r}/{seed}".encode()).hexdigest()
-    return Instance(x, Measurement(y, A, task.noise), digest)
+    y = clean + model.std * (torch.view_as_complex(eps) if clean.is_complex() else eps).to(clean.dtype)
+    digest = hashlib.sha256(y.numpy().tobytes() + f"{model.std!r}/{seed}".encode()).hexdigest()
+    return Instance(x, Measurement(y, A, model), digest)
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:

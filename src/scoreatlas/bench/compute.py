@@ -21,6 +21,7 @@ from scoreatlas.bench.suite import STREAM, Profile
 from scoreatlas.measurement import Measurement
 from scoreatlas.metrics.estimate import Estimate
 from scoreatlas.rng import Rng
+from scoreatlas.solvers.particles.base import ParticleSolver
 
 
 def compute(planned: Planned, suite: str, size: Profile, device: str) -> Record:
@@ -58,14 +59,17 @@ def compute(planned: Planned, suite: str, size: Profile, device: str) -> Record:
 def solve(cell: Cell, problems: Instance, size: Profile, device: str) -> tuple[Tensor, dict[str, float | None]]:
     """Samples (problems * samples, *s) on the CPU, and what they cost.
 
+    A particle solver gives all particles of its runs where that many samples are asked for, as
+    many runs as it takes; otherwise one particle of a run for each sample.
+
     Calls are those of one chain: a denoiser call serves every row of a batch. Seconds and memory
     are those of all rows, in one run without warm-up.
     """
-    where, counter = torch.device(device), Counter()
-    rows = min(size.samples, STREAM)
-    streams = [
-        (i, 1_000_000 * cell.seed + 1000 * i + j) for i in range(size.problems) for j in range(size.samples // rows)
-    ]
+    where, counter, solver = torch.device(device), Counter(), cell.solver
+    cloud = isinstance(solver, ParticleSolver) and solver.particles <= size.samples
+    rows = solver.particles if cloud else min(size.samples, STREAM)
+    runs = range(math.ceil(size.samples / rows))
+    streams = [(i, 1_000_000 * cell.seed + 1000 * i + j) for i in range(size.problems) for j in runs]
     at_once = max(1, size.max_rows // rows)
     chunks = [streams[i : i + at_once] for i in range(0, len(streams), at_once)]
     A = counted_operator(problems.m.A.to(where), counter)
@@ -74,13 +78,15 @@ def solve(cell: Cell, problems: Instance, size: Profile, device: str) -> tuple[T
     began = time.perf_counter()
     for chunk in chunks:
         index, seeds = ([s[k] for s in chunk] for k in (0, 1))
-        m = Measurement(y[index], A, problems.m.noise).repeat(rows)
-        rng = Rng(seeds, rows, device=where, dtype=cell.world.dtype)
-        parts.append(cell.solver(m, prior, rng).cpu())  # copying to the host waits for the device
+        m = Measurement(y[index], A, problems.m.noise)
+        rng = Rng(seeds, 1 if cloud else rows, device=where, dtype=cell.world.dtype)
+        x = solver.cloud(m, prior, rng).flatten(0, 1) if cloud else solver(m.repeat(rows), prior, rng)
+        parts.append(x.cpu())  # copying to the host waits for the device
     seconds = time.perf_counter() - began
     calls = {"denoiser_calls": counter.denoiser, "vjps": counter.vjps, "operator_calls": counter.operator}
     cost = {name: n / len(chunks) for name, n in calls.items()}
-    return torch.cat(parts), cost | {"seconds": seconds, "peak_mb": memory.megabytes()}
+    x = torch.cat(parts).unflatten(0, (size.problems, -1))[:, : size.samples].flatten(0, 1)
+    return x, cost | {"seconds": seconds, "peak_mb": memory.megabytes()}
 
 
 def provenance(cell: Cell, size: Profile, device: str) -> dict[str, Any]:

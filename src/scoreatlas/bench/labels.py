@@ -18,6 +18,7 @@ class Label(NamedTuple):
 INFINITY = float("inf")
 LABELS = {
     "sliced_w2": Label("sliced W2", 0),
+    "sliced_w1": Label("sliced W1", 0),
     "bias_observed": Label("bias seen", 0),
     "bias_unobserved": Label("bias unseen", 0),
     "spread_observed": Label("spread seen", 1),

@@ -1,5 +1,6 @@
 """From the samples of a cell to its metrics and their floors."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -50,11 +51,13 @@ class Truth:
             for stream in (REFERENCE, SECOND)
         )
         self.statistics = statistics(self.exact, m, seed)
-        self.floor = {name: f(second, self.reference) for name, f in self.statistics.items()}
+        self.extra = world.extra
+        self.floor = {name: f(second, self.reference) for name, f in (self.statistics | self.extra).items()}
 
     def metrics(self, x: Tensor) -> dict[str, Estimate]:
-        """Metrics of samples (n, *s) with delete-a-group jackknife intervals."""
-        return {name: jackknife(f, x, self.reference) for name, f in self.statistics.items()}
+        """Metrics of samples (n, *s), with delete-a-group jackknife intervals except for the world's own."""
+        found = {name: jackknife(f, x, self.reference) for name, f in self.statistics.items()}
+        return found | {name: Estimate(f(x, self.reference), math.nan, math.nan) for name, f in self.extra.items()}
 
 
 def statistics(exact: GaussianMixture, m: Measurement[Linear, Gaussian], seed: int) -> dict[str, Statistic]:

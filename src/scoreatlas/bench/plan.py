@@ -17,6 +17,7 @@ from scoreatlas.bench.suite import BENCHMARKS, Entry, Profile, Suite, load
 from scoreatlas.bench.tasks import task
 from scoreatlas.bench.worlds import WORLDS, world
 from scoreatlas.errors import AtlasError
+from scoreatlas.measurement import Gaussian
 from scoreatlas.priors.diffusion import DiffusionPrior
 
 METRICS = tuple(f"scoreatlas.metrics.{name}" for name in ("distortion", "estimate", "posterior"))
@@ -104,8 +105,11 @@ def cell_source_hash(cell: Cell) -> str:
         kinds.add(type(prior.denoiser))
         if isinstance(prior.denoiser, nn.Module):
             kinds |= {type(layer) for layer in prior.denoiser.modules()}
-    modules = {k.__module__ for k in kinds if k.__module__.startswith("scoreatlas.")}
-    return source_hash({*modules, *METRICS}, (cell.task.operator, WORLDS[cell.world.name]))
+    modules = {k.__module__ for k in (*kinds, *cell.world.extra.values()) if k.__module__.startswith("scoreatlas.")}
+    factories = [cell.task.operator, WORLDS[cell.world.name]]
+    if not isinstance(cell.task.noise, Gaussian):
+        factories.append(cell.task.noise)
+    return source_hash({*modules, *METRICS}, factories)
 
 
 @cache

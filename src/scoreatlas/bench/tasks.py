@@ -10,7 +10,7 @@ import torch
 from scoreatlas.bench.cell import Task
 from scoreatlas.errors import AtlasError
 from scoreatlas.measurement import Gaussian
-from scoreatlas.operators.base import Operator
+from scoreatlas.operators.base import Diagonalised, Operator
 from scoreatlas.operators.blur import Blur, gaussian_kernel
 from scoreatlas.operators.compressed import CompressedSensing
 from scoreatlas.operators.dense import Dense
@@ -25,6 +25,27 @@ def row(shape: Shape, generator: np.random.Generator) -> Operator:
     """One random direction of unit length on average: y is one number."""
     (n,) = shape
     return Dense(torch.from_numpy(generator.standard_normal((1, n)) / np.sqrt(n)), shape)
+
+
+def rank1(shape: Shape, generator: np.random.Generator) -> Operator:
+    """One random direction with a random singular value (arXiv:2308.07983)."""
+    return _published(1, shape, generator)
+
+
+def rank2(shape: Shape, generator: np.random.Generator) -> Operator:
+    """Two random directions with random singular values (arXiv:2308.07983)."""
+    return _published(2, shape, generator)
+
+
+def rank4(shape: Shape, generator: np.random.Generator) -> Operator:
+    """Four random directions with random singular values (arXiv:2308.07983)."""
+    return _published(4, shape, generator)
+
+
+def relative(A: Operator, generator: np.random.Generator) -> Gaussian:
+    """sigma_y uniform between 0 and the largest singular value (arXiv:2308.07983)."""
+    assert isinstance(A, Diagonalised)
+    return Gaussian(float(generator.uniform() * A.singular_values.max()))
 
 
 def half(shape: Shape, generator: np.random.Generator) -> Operator:
@@ -70,6 +91,13 @@ def cs(shape: Shape, generator: np.random.Generator) -> Operator:
     return CompressedSensing((c, h, w), 0.25, _rng(generator), torch.float64)
 
 
+def _published(rank: int, shape: Shape, generator: np.random.Generator) -> Operator:
+    """The singular vectors of a standard normal matrix, singular values uniform in [0, 1], largest first."""
+    u, _, vt = np.linalg.svd(generator.standard_normal((rank, *shape)), full_matrices=False)
+    values = np.sort(generator.uniform(size=rank))[::-1]
+    return Dense(torch.from_numpy((u * values) @ vt), shape)
+
+
 def _rng(generator: np.random.Generator) -> Rng:
     return Rng([int(generator.integers(2**31))])
 
@@ -78,6 +106,7 @@ TASKS = {
     t.name: t
     for t in (
         Task("row", row, Gaussian(0.3)),
+        *(Task(f.__name__, f, relative) for f in (rank1, rank2, rank4)),
         Task("half", half, Gaussian(0.1)),
         Task("smooth", smooth, Gaussian(0.1)),
         *(Task(f.__name__, f, Gaussian(0.05)) for f in (inpaint, random, sr4, deblur, cs)),

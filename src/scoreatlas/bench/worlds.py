@@ -11,12 +11,13 @@ from torch import Tensor
 from scoreatlas import data
 from scoreatlas.bench.cell import Draw, World
 from scoreatlas.errors import AtlasError
+from scoreatlas.metrics.sliced import sliced_wasserstein_1
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.gaussian_field import GaussianField
 from scoreatlas.priors.mixture import GaussianMixture, autoregressive, gaussian, grid_mixture
 from scoreatlas.priors.pretrained import load_pretrained
 from scoreatlas.priors.tv import TotalVariation
-from scoreatlas.schedules import VP
+from scoreatlas.schedules import VP, LinearSignal
 
 
 def gaussian16(device: str) -> World:
@@ -37,6 +38,21 @@ def mixture8(device: str) -> World:
     """The 25 components of the MCGDiff paper (arXiv:2308.07983) in 8 dimensions, fixed weights."""
     weights = torch.from_numpy(np.random.default_rng(0).standard_normal(25) ** 2)
     return _mixture("mixture8", grid_mixture((-16, -8, 0, 8, 16), 8, 1.0, weights), device)
+
+
+def gmm8(device: str) -> World:
+    """The 25-component mixture of the MCGDiff paper (arXiv:2308.07983) in 8 dimensions, on the grid of its code."""
+    return _published(8, device)
+
+
+def gmm80(device: str) -> World:
+    """The 25-component mixture of the MCGDiff paper (arXiv:2308.07983) in 80 dimensions, on the grid of its code."""
+    return _published(80, device)
+
+
+def gmm800(device: str) -> World:
+    """The 25-component mixture of the MCGDiff paper (arXiv:2308.07983) in 800 dimensions, on the grid of its code."""
+    return _published(800, device)
 
 
 def field16(device: str) -> World:
@@ -61,7 +77,7 @@ def chest(device: str) -> World:
 
 
 WORLDS: dict[str, Callable[[str], World]] = {
-    f.__name__: f for f in (gaussian16, mixture2, mixture8, field16, digits, chest)
+    f.__name__: f for f in (gaussian16, mixture2, mixture8, gmm8, gmm80, gmm800, field16, digits, chest)
 }
 
 
@@ -80,6 +96,16 @@ def check_name(name: str) -> None:
     """Refuse an unknown world without loading anything."""
     if name not in WORLDS:
         raise AtlasError(f"no world named {name!r}; there are {', '.join(sorted(WORLDS))}")
+
+
+def _published(n: int, device: str) -> World:
+    """Weights are squares of normal numbers, drawn once; components have unit variance."""
+    weights = torch.from_numpy(np.random.default_rng(n).standard_normal(25) ** 2)
+    p = grid_mixture((-16, -8, 0, 8, 16), n, 1.0, weights)
+    there = p.to(device)
+    priors = (DiffusionPrior(there, LinearSignal(), p.shape), there, None)
+    extra = {"sliced_w1": sliced_wasserstein_1}
+    return World(f"gmm{n}", "exact", p.shape, torch.float64, priors, _draw(p), p.posterior, extra=extra)
 
 
 def _mixture(name: str, p: GaussianMixture, device: str) -> World:

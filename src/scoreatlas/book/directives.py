@@ -20,6 +20,7 @@ from scoreatlas.book import tables
 from scoreatlas.errors import AtlasError
 
 FOLDER = "_tables"  # of the CSV, LaTeX and BibTeX files in the site
+SHORT = 20  # characters that stay on one line
 logger = logging.getLogger(__name__)
 
 
@@ -74,13 +75,19 @@ class BenchTable(SphinxDirective):
         head, body = nodes.thead(), nodes.tbody()
         numeric = [any(row[j] is not None for row in shown.raw) for j in range(len(shown.header))]
         head += _row(shown.header, [["num"] if n else [] for n in numeric])
-        for cells, best in zip(shown.rows, shown.best, strict=True):
-            marks = [["num"] * n + ["best"] * b for n, b in zip(numeric, best, strict=True)]
-            body += _row(cells, marks)
+        for cells, raw, best in zip(shown.rows, shown.raw, shown.best, strict=True):
+            body += _row(cells, [_marks(*of) for of in zip(cells, numeric, raw, best, strict=True)])
         group += [head, body]
         table += group
         self.state.document.note_explicit_target(table, table)
         return table
+
+
+def _marks(text: str, numeric: bool, raw: float | None, best: bool) -> list[str]:
+    """Classes of a cell: a number, the reason why there is none, or words, which may break unless they are short."""
+    if numeric:
+        return ["num", *(["why"] if raw is None else []), *(["best"] if best else [])]
+    return ["short"] if len(text) < SHORT else []
 
 
 def _row(cells: list[str], classes: list[list[str]]) -> nodes.row:
