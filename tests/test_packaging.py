@@ -14,7 +14,10 @@ from scoreatlas.cli import app
 ROOT = Path(__file__).parents[1]
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().split("\n") if line]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-FILES = [*WORKFLOWS, *(ROOT / name for name in ("Makefile", "book/how-to-read.md", "book/tables.md"))]
+FILES = [
+    *WORKFLOWS,
+    *(ROOT / name for name in ("Makefile", "README.md", "CONTRIBUTING.md", "book/how-to-read.md", "book/tables.md")),
+]
 
 
 def name(requirement: str) -> str:
@@ -35,7 +38,7 @@ def test_lock_covers_every_dependency() -> None:
 
 def commands(text: str) -> list[list[str]]:
     """Arguments of every call of the command line in a file."""
-    calls = re.findall(r"(?:\$\(BIN\)/|\.venv/bin/|^)scoreatlas ([a-z][^\n#|)]*)", text, re.M)
+    calls = re.findall(r"(?:\$\(BIN\)/|\.venv/bin/|^)scoreatlas ([a-z][^\n#|)`]*)", text, re.M)
     return [shlex.split(re.sub(r"\$\([A-Z]+\)|\$[A-Z]+", "1", call)) for call in calls]
 
 
