@@ -78,6 +78,7 @@ CHAPTERS = {
     "9": "Controllable generation and correspondence",
     "A.1": "Tweedie's formula",
     "A.2": "Total variation",
+    "A.3": "The learned priors",
     "P": "The prior implicit in a denoiser",
 }
 
