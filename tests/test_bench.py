@@ -19,6 +19,7 @@ from scoreatlas.bench.tasks import TASKS, task
 from scoreatlas.bench.worlds import world
 from scoreatlas.errors import AtlasError
 from scoreatlas.measurement import Gaussian, Measurement
+from scoreatlas.metrics.estimate import mean_interval
 from scoreatlas.operators.base import Diagonalised, Operator
 from scoreatlas.operators.inpainting import Inpainting
 from scoreatlas.operators.mri import MultiCoilMRI
@@ -230,3 +231,10 @@ def test_a_fingerprint_changes_with_code_and_not_with_prose(package, file, old, 
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert (source_hash(["atlas.solver"], package=package) != before) == changes
+
+
+def test_pooled_intervals_are_those_of_all_values():
+    """Three means of four values each, with their own intervals, give back the interval of the twelve values."""
+    values = np.random.default_rng(3).normal(20, 4, (3, 4)) + np.array([[0.0], [2.0], [-1.0]])
+    together = aggregate.pooled([mean_interval(row) for row in values], 4)
+    assert together == pytest.approx(mean_interval(values.flatten()), rel=1e-12)

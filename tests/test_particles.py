@@ -1,4 +1,4 @@
-"""Particle solvers against the exact law of their own chain, and the mixture benchmark's pieces against closed forms."""
+"""Particle solvers against the exact law of their own chain; the mixture benchmark against closed forms."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ from scoreatlas.metrics.sliced import sliced_wasserstein_1
 from scoreatlas.operators.dense import Dense
 from scoreatlas.operators.identity import Identity
 from scoreatlas.priors.diffusion import DiffusionPrior
-from scoreatlas.priors.mixture import GaussianMixture, gaussian, grid_mixture
+from scoreatlas.priors.mixture import GaussianMixture, gaussian
 from scoreatlas.rng import Rng
 from scoreatlas.schedules import VP, LinearSignal
 from scoreatlas.smc import choose, ess, resample, systematic, take
@@ -112,7 +112,7 @@ def test_exact_for_its_own_chain(solver):
 
 
 def test_a_row_is_one_draw_from_its_cloud():
-    """Rows are independent samples of the law of a cloud's particle: variance within 5 standard errors of the clouds'."""
+    """Rows are independent samples of the law of a cloud's particle, within 5 standard errors."""
     solver, n = TDS(10, 50), 4000
     x = solver(measured(n), standard(), rng(0, rows=n)).flatten()
     cloud = solver.cloud(measured(400), standard(), rng(1, rows=400)).flatten(1)

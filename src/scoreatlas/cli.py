@@ -194,7 +194,7 @@ def bench_why(suite: str, profile: Profile = "quick") -> None:
 
     chosen = load(suite)
     chosen.profile(profile)
-    for world_name, task_name in chosen.pairs:
+    for world_name, task_name in chosen.pairs(profile):
         for entry in chosen.at(profile):
             if reason := why_not(entry.solver, world(world_name), task(task_name)):
                 print(f"{world_name}/{task_name}/{type(entry.solver).__name__}: {reason}")

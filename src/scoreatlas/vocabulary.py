@@ -49,7 +49,7 @@ MODALITIES = frozenset({
 
 DIFFICULTIES = {"S": "half a day, CPU minutes", "M": "one or two days, GPU minutes", "L": "only the mechanism is small"}
 
-SUITES = frozenset({"exact", "images"})
+SUITES = frozenset({"exact", "gmm", "images"})
 
 CHAPTERS = {
     "1": "Introduction",

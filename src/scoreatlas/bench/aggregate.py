@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from scipy.stats import t as student
+
 from scoreatlas.bench.catalogue import why_not
 from scoreatlas.bench.labels import LABELS
 from scoreatlas.bench.store import Record, Store
@@ -71,7 +73,9 @@ class Grid:
         """(world, task) of the columns."""
         s = self.spec
         return [
-            (w, t) for w, t in self.suite.pairs if (not s.worlds or w in s.worlds) and (not s.tasks or t in s.tasks)
+            (w, t)
+            for w, t in self.suite.pairs(self.profile)
+            if (not s.worlds or w in s.worlds) and (not s.tasks or t in s.tasks)
         ]
 
     @cached_property
@@ -93,13 +97,13 @@ class Grid:
         return [self.records[key] for key in keys if key in self.records]
 
     def cell(self, entry: Entry, place: Place) -> Shown:
-        """One cell: Student's t over seeds; with a single seed, that record's own interval."""
+        """One cell, Student's t: over the images of all seeds where a record is a mean over images, else over seeds."""
         world_name, task_name, metric = place
         records = self.of(entry, world_name, task_name)
         failed = sum(r.status != "ok" for r in records)
         found = [e for r in records if r.status == "ok" and (e := value(r, metric)) is not None]
         if found:
-            estimate = found[0] if len(found) == 1 else mean_interval([e.value for e in found])
+            estimate = pooled(found, self.suite.profile(self.profile).problems)
             return Shown(estimate, len(found), failed, "")
         if records:
             return Shown(None, 0, failed, "" if failed else "no value")
@@ -156,6 +160,24 @@ def value(record: Record, metric: str) -> Estimate | None:
         return None
     row = {k: math.nan if v is None else v for k, v in record.metrics[metric].items()}
     return Estimate(row["value"], row["low"], row["high"])
+
+
+def pooled(found: list[Estimate], size: int) -> Estimate:
+    """Mean and 95 % interval of all the values behind several means of ``size`` values each.
+
+    The spread inside each group is read back from its own t interval, the spread between groups from
+    the means: together they are the sum of squares of the ``size * len(found)`` values. Groups
+    without an interval (one value each, or a cost) count as single values.
+    """
+    if len(found) == 1:
+        return found[0]
+    if size < 2 or any(math.isnan(e.low) for e in found):
+        return mean_interval([e.value for e in found])
+    n, mean = size * len(found), sum(e.value for e in found) / len(found)
+    inside = sum(size * (e.half_width / student.ppf(0.975, size - 1)) ** 2 for e in found)  # variances of values
+    squares = (size - 1) * inside + size * sum((e.value - mean) ** 2 for e in found)
+    half = float(student.ppf(0.975, n - 1)) * math.sqrt(squares / (n - 1) / n)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def _reason(entry: Entry, world_name: str, task_name: str) -> str | None:

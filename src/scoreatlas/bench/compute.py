@@ -65,9 +65,11 @@ def solve(cell: Cell, problems: Instance, size: Profile, device: str) -> tuple[T
     Calls are those of one chain: a denoiser call serves every row of a batch. Seconds and memory
     are those of all rows, in one run without warm-up.
     """
-    where, counter, solver = torch.device(device), Counter(), cell.solver
-    cloud = isinstance(solver, ParticleSolver) and solver.particles <= size.samples
-    rows = solver.particles if cloud else min(size.samples, STREAM)
+    where, counter = torch.device(device), Counter()
+    particles = (
+        cell.solver if isinstance(cell.solver, ParticleSolver) and cell.solver.particles <= size.samples else None
+    )
+    rows = particles.particles if particles else min(size.samples, STREAM)
     runs = range(math.ceil(size.samples / rows))
     streams = [(i, 1_000_000 * cell.seed + 1000 * i + j) for i in range(size.problems) for j in runs]
     at_once = max(1, size.max_rows // rows)
@@ -79,8 +81,8 @@ def solve(cell: Cell, problems: Instance, size: Profile, device: str) -> tuple[T
     for chunk in chunks:
         index, seeds = ([s[k] for s in chunk] for k in (0, 1))
         m = Measurement(y[index], A, problems.m.noise)
-        rng = Rng(seeds, 1 if cloud else rows, device=where, dtype=cell.world.dtype)
-        x = solver.cloud(m, prior, rng).flatten(0, 1) if cloud else solver(m.repeat(rows), prior, rng)
+        rng = Rng(seeds, 1 if particles else rows, device=where, dtype=cell.world.dtype)
+        x = particles.cloud(m, prior, rng).flatten(0, 1) if particles else cell.solver(m.repeat(rows), prior, rng)
         parts.append(x.cpu())  # copying to the host waits for the device
     seconds = time.perf_counter() - began
     calls = {"denoiser_calls": counter.denoiser, "vjps": counter.vjps, "operator_calls": counter.operator}

@@ -52,7 +52,7 @@ class Truth:
         )
         self.statistics = statistics(self.exact, m, seed)
         self.extra = world.extra
-        self.floor = {name: f(second, self.reference) for name, f in (self.statistics | self.extra).items()}
+        self.floor = {name: f(second, self.reference) for name, f in (*self.statistics.items(), *self.extra.items())}
 
     def metrics(self, x: Tensor) -> dict[str, Estimate]:
         """Metrics of samples (n, *s), with delete-a-group jackknife intervals except for the world's own."""

@@ -1,10 +1,11 @@
 """Which cells a suite asks for, and whether their records still say what the tree would compute."""
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -50,7 +51,7 @@ def plan(suite: Suite, profile: str, device: str = "cpu", only: str | None = Non
         AtlasError: unknown profile, or nothing matches ``only``.
     """
     size, cells = suite.profile(profile), []
-    for world_name, task_name in suite.pairs:
+    for world_name, task_name in suite.pairs(profile):
         w, t = world(world_name, device), task(task_name)
         entries = [e for e in suite.at(profile) if why_not(e.solver, w, t) is None]
         cells += [Planned(Cell(w, t, e.solver, seed), e) for seed in size.seeds for e in entries]
@@ -106,7 +107,7 @@ def cell_source_hash(cell: Cell) -> str:
         if isinstance(prior.denoiser, nn.Module):
             kinds |= {type(layer) for layer in prior.denoiser.modules()}
     modules = {k.__module__ for k in (*kinds, *cell.world.extra.values()) if k.__module__.startswith("scoreatlas.")}
-    factories = [cell.task.operator, WORLDS[cell.world.name]]
+    factories: list[Callable[..., Any]] = [cell.task.operator, WORLDS[cell.world.name]]
     if not isinstance(cell.task.noise, Gaussian):
         factories.append(cell.task.noise)
     return source_hash({*modules, *METRICS}, factories)

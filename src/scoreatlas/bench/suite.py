@@ -3,7 +3,7 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from scoreatlas.bench.catalogue import build
 from scoreatlas.bench.tasks import task
@@ -39,6 +39,14 @@ class Profile:
     def size(self) -> dict[str, int]:
         """What a record depends on."""
         return {"problems": self.problems, "samples": self.samples}
+
+
+class Pair(NamedTuple):
+    """A task in a world, and the profiles where it runs."""
+
+    world: str
+    task: str
+    profiles: tuple[str, ...]
 
 
 @final
@@ -91,14 +99,14 @@ class Suite:
     Attributes:
         name: stem of its file.
         profiles: sizes by name.
-        pairs: (world, task) names.
+        all_pairs: worlds and tasks, and the profiles that have them.
         entries: solvers.
         tables: what is shown of it.
     """
 
     name: str
     profiles: dict[str, Profile]
-    pairs: tuple[tuple[str, str], ...]
+    all_pairs: tuple[Pair, ...]
     entries: tuple[Entry, ...]
     tables: tuple[TableSpec, ...]
 
@@ -111,6 +119,10 @@ class Suite:
         if name not in self.profiles:
             raise AtlasError(f"suite {self.name} has no profile {name!r}; there are {', '.join(self.profiles)}")
         return self.profiles[name]
+
+    def pairs(self, profile: str) -> list[tuple[str, str]]:
+        """(world, task) names of a profile."""
+        return [(p.world, p.task) for p in self.all_pairs if profile in p.profiles]
 
     def at(self, profile: str) -> list[Entry]:
         """The entries that run in a profile."""
@@ -153,21 +165,24 @@ def _read(name: str, data: dict[str, Any]) -> Suite:
                 f"[profiles.{key}]: samples must be at most {STREAM} or a multiple of it, got {row['samples']}"
             )
         profiles[key] = Profile(key, tuple(row.pop("seeds")), **row)
-    pairs = []
+
+    def there(row: dict[str, Any]) -> tuple[str, ...]:
+        if unknown := set(row.get("profiles", ())) - set(profiles):
+            raise AtlasError(f"{row['name']}: no profile {sorted(unknown)[0]!r}; there are {', '.join(profiles)}")
+        return tuple(row.get("profiles", profiles))
+
+    all_pairs = []
     for value in top["worlds"]:
-        row = _keys("[[worlds]]", value, {"name": str, "tasks": list})
+        row = _keys("[[worlds]]", value, {"name": str, "tasks": list}, {"profiles": list})
         check_name(row["name"])
-        pairs += [(row["name"], task(t).name) for t in row["tasks"]]
+        all_pairs += [Pair(row["name"], task(t).name, there(row)) for t in row["tasks"]]
     entries = []
     for value in top["solvers"]:
         row = _keys("[[solvers]]", value, {"name": str, "source": str}, {"fields": dict, "profiles": list})
         if row["source"] not in SOURCES:
             raise AtlasError(f"source of {row['name']} must be one of {', '.join(SOURCES)}, got {row['source']!r}")
         fields = row.get("fields", {})
-        there = tuple(row.get("profiles", profiles))
-        if unknown := set(there) - set(profiles):
-            raise AtlasError(f"{row['name']}: no profile {sorted(unknown)[0]!r}; there are {', '.join(profiles)}")
-        entries.append(Entry(build(row["name"], fields), fields, row["source"], there))
+        entries.append(Entry(build(row["name"], fields), fields, row["source"], there(row)))
     _no_twins(f"solver {e.solver!r} in profile {p}" for e in entries for p in e.profiles)
     optional = {"worlds": list, "tasks": list, "solvers": list, "floor": bool}
     tables = []
@@ -176,7 +191,7 @@ def _read(name: str, data: dict[str, Any]) -> Suite:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         tables.append(TableSpec(suite=name, **values))
     _no_twins(f"table {t.id}" for t in tables)
-    return Suite(name, profiles, tuple(pairs), tuple(entries), tuple(tables))
+    return Suite(name, profiles, tuple(all_pairs), tuple(entries), tuple(tables))
 
 
 def _keys(

@@ -46,7 +46,9 @@ class GaussianMixture:
         self._log_weights = self.weights.log()
         self.means = means.reshape(k, n)
         if covariances.shape[0] not in (1, k) or covariances.shape[1:] not in ((n, n), (n,), ()):
-            raise ValueError(f"covariances must be ({k}, {n}, {n}), ({k}, {n}) or ({k},), got {tuple(covariances.shape)}")
+            raise ValueError(
+                f"covariances must be ({k}, {n}, {n}), ({k}, {n}) or ({k},), got {tuple(covariances.shape)}"
+            )
         if bool((covariances == covariances[:1]).all()):
             covariances = covariances[:1]
         self.basis: Tensor | None = None  # (k or 1, n, n), columns are eigenvectors; None: the coordinate axes

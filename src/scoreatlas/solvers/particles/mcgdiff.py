@@ -9,14 +9,13 @@ Deviations:
       The text of section 2 and the package instead divide by its potential there and multiply by
       p(y | x_0) at the end, which is the same in the limit and noisier before it.
     - Particles start from p_T times the potential, as in Algorithm 1; both codes start from p_T alone.
-    - Systematic resampling; the paper and its codes draw ancestors independently.
     - In the paper the mean of the potential lacks the factor :math:`\alpha_t / \alpha_\tau`, which its code has.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from scoreatlas.operators.base import Diagonalised
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.rng import Rng
 from scoreatlas.schedules import Time
-from scoreatlas.smc import Cloud, systematic, take
+from scoreatlas.smc import Cloud, choose, systematic, take
 from scoreatlas.solvers.particles.base import ParticleSolver
 
 
@@ -53,17 +52,22 @@ class MCGDiff(ParticleSolver[Measurement[Diagonalised, Gaussian], DiffusionPrior
         particles: of each row.
         eta: DDIM's, in (0, 1].
         kappa: variance that the last step, which has none, is given in coordinates met there.
+        resampling: ``"multinomial"``, ancestors drawn independently as in the paper, or
+            ``"systematic"``, which adds less noise.
 
     Raises:
-        ValueError: no particle, eta outside (0, 1] or kappa not positive.
+        ValueError: no particle, eta outside (0, 1], kappa not positive or another resampling.
     """
 
     steps: int = 100
     particles: int = 64
     eta: float = 1.0
     kappa: float = 1e-4
+    resampling: Literal["multinomial", "systematic"] = "multinomial"
 
     def __post_init__(self) -> None:
+        if self.resampling not in ("multinomial", "systematic"):
+            raise ValueError(f"resampling must be 'multinomial' or 'systematic', got {self.resampling!r}")
         if self.particles < 1 or not 0 < self.eta <= 1 or not self.kappa > 0:
             raise ValueError(f"needs particles >= 1, eta in (0, 1] and kappa > 0, got {self!r}")
 
@@ -83,7 +87,8 @@ class MCGDiff(ParticleSolver[Measurement[Diagonalised, Gaussian], DiffusionPrior
             goal, v = data.potential(j + 1)
             width = std if s.sigma > 0 else math.sqrt(self.kappa)
             log_w = log_normal(c, goal, width**2 + v) - log_normal(z, *data.potential(j, ahead=j + 1))
-            i = systematic(log_w, rng.uniform(1))
+            plain = self.resampling == "multinomial"
+            i = choose(log_w, rng.uniform(self.particles)) if plain else systematic(log_w, rng.uniform(1))
             noise = spectrum(rng.normal(self.particles, *prior.shape))
             z = guided(take(c, i), noise, width, std, goal, v)
             x = m.A.v(z.flatten(0, 1))
@@ -119,7 +124,7 @@ class Path:
     def potential(self, j: int, ahead: int | None = None) -> tuple[Tensor, Tensor]:
         """Mean (b, 1, *k) and variance (*k) of g at ``grid[j]``; infinite for data met before ``grid[ahead]``."""
         t = self.grid[j]
-        v = t.alpha**2 * (t.noise**2 + self.tau2 - 2 * self.met2)
+        v = t.alpha**2 * (t.noise**2 + self.tau2 - 2 * self.met2).clamp_min(0)  # where it is met, rounding may go below
         return t.alpha * self.y, torch.where(self.met_at >= (j if ahead is None else ahead), v, math.inf)
 
 
