@@ -171,6 +171,17 @@ def test_the_global_generator_is_left_alone() -> None:
     assert not torch.equal(b, THERE["DeepinvDPS"](steps=5)(m, prior, Rng([2], dtype=F64)))
 
 
+def test_conversions_of_a_step_are_counted_by_hand() -> None:
+    """There 2 u - 1, 2 sigma (reshaped, a view), (x + 1) / 2: 6. Back: a division and a product: 2, for each vjp."""
+    from scoreatlas.bench.cost import null, operations
+    from scoreatlas.bench.peers import conversions
+
+    m = simulate(torch.zeros(2, *SHAPE), Inpainting(SEEN), Gaussian(0.2), Rng([0], 2))
+    prior = DiffusionPrior(null, VP(), SHAPE)
+    assert conversions(operations(THERE["DeepinvDDRM"](), m, prior)) == 6
+    assert conversions(operations(THERE["DeepinvDPS"](), m, prior)) == 8
+
+
 def test_fields_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         THERE["AzulaDPS"]().steps = 3

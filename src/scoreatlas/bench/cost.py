@@ -44,7 +44,7 @@ class Cost:
         syncs: stalls of the host, see :class:`Ledger`.
         names: operations by name.
         stalls: synchronisations by name.
-        setup: operations that do not depend on the number of steps.
+        setup: operations at no steps, the intercept of the line through the two runs.
         peak_mb: largest live memory of the longer run beyond its inputs, MB (10^6 bytes).
     """
 
@@ -136,7 +136,7 @@ def _streams(m: Measurement[Any, Any] | None, seeds: Sequence[int], rows: int | 
 
 
 class Timing(NamedTuple):
-    """Milliseconds, medians over repeats.
+    """Milliseconds, medians over repeats; of what clock, see :func:`seconds`.
 
     Attributes:
         step: of one step, network included.
@@ -178,10 +178,10 @@ def timing(
 
     whole, bare = [], []
     for _ in range(repeats):
-        few = _seconds(lambda: short(m, prior, _streams(m, seeds, rows)), x.device)
-        many = _seconds(lambda: long(m, prior, _streams(m, seeds, rows)), x.device)
+        few = seconds(lambda: short(m, prior, _streams(m, seeds, rows)), x.device)
+        many = seconds(lambda: long(m, prior, _streams(m, seeds, rows)), x.device)
         whole.append((many - few) / span)
-        bare.append(_seconds(loop, x.device) / span)
+        bare.append(seconds(loop, x.device) / span)
     return Timing(1e3 * statistics.median(whole), 1e3 * statistics.median(bare))
 
 
@@ -191,9 +191,12 @@ def _calls(solver: Solver[Any, Any], m: Measurement[Any, Any] | None, prior: Dif
     return counter.denoiser
 
 
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    began = time.perf_counter()
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """How long ``work`` takes: the clock on the wall for a GPU; on a CPU processor time, which other people's work on a
+    shared machine does not lengthen as much."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    began = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return clock() - began

@@ -2,7 +2,8 @@
 
 ``pip install scoreatlas[peers]`` brings deepinv, azula and diffusers. Each module here wraps one of
 them and imports it when it is imported itself; nothing else in the package does. The catalogue does
-not know them: they are asked for by :func:`available`.
+not know them: they are asked for by :func:`available`. deepinv needs a torchvision that was built for
+the installed torch: where torch is a CPU build, take torchvision from where that torch came from.
 
 What a wrapper may do is convert: data range, noise level, time, dtype, layout of the data. It
 corrects nothing. Two things differ from our own solvers and cannot be helped: most of these draw from
