@@ -71,6 +71,8 @@ CHAPTERS = {
     "4.2": "Replacing, projecting, guiding, splitting",
     "4.3": "Blind restoration",
     "4.4": "Latent, adapter and paired restoration",
+    "4.5": "The Gaussian-mixture benchmark",
+    "4.6": "What a step costs",
     "5": "Medical imaging",
     "6": "Segmentation and control",
     "7": "Distillation and acceleration",
