@@ -220,7 +220,7 @@ def test_a_table_and_its_files(tmp_path):
     ]
     assert list(table["solver"]) == ["DDRM", "RePaint", "Oracle", "exact samples"]  # total variation applies nowhere
     row = table.iloc[0]
-    assert (row["calls"], row["row network calls"]) == ("3", "3") and row["settings"] == "steps=3, eta=0.85, eta_b=1.0"
+    assert (row["calls"], row["row network calls"]) == ("3", "3") and row["settings"] == "steps=3 (paper)"
     assert re.fullmatch(r"[\d.]+ ± [\d.]+", row["row sliced W2"])
     assert table.iloc[1]["row sliced W2"] == "needs Inpainting, got Dense"
     raw, best = (table.attrs[k]["row sliced W2"] for k in ("raw", "best"))

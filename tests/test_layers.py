@@ -16,7 +16,7 @@ LAYERS = (
     {"priors"},
     {"priors.pretrained", "tweedie"},
     {"solvers", "samplers", "priors.train"},
-    {"metrics", "knowledge"},
+    {"metrics", "knowledge", "peers"},
     {"bench"},
     {"book"},
     {"cli"},

@@ -85,8 +85,13 @@ def test_saving_and_loading_is_rounding_to_half(tmp_path):
     save_pretrained("tiny", denoiser, (1, 8, 8), {"data": "none"}, tmp_path)
     again = load_pretrained("tiny", weights=tmp_path)
     x = Rng([0]).normal(1, 8, 8)
+    half = [p.half().float() for p in denoiser.parameters()]
+    assert all(torch.equal(p, q) for p, q in zip(again.denoiser.parameters(), half, strict=True))
     with torch.no_grad():
-        difference = (again.denoiser(x, torch.tensor(0.3)) - denoiser.half().float()(x, torch.tensor(0.3))).abs().max()
-    assert float(difference) < 1e-6
+        for p, q in zip(denoiser.parameters(), half, strict=True):
+            p.copy_(q)
+        expected, found = (d(x, torch.tensor(0.3)) for d in (denoiser, again.denoiser))
+    # the loaded network stores its pixels in another order, so sums differ by float32 rounding
+    assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
     assert json.loads((tmp_path / "tiny.json").read_text())["data"] == "none"
     assert not list(tmp_path.glob("*partial"))

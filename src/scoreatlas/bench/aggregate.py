@@ -1,11 +1,12 @@
 """From records to the cells of a table: means over seeds, with failures counted and gaps explained."""
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.stats import t as student
 
@@ -182,6 +183,14 @@ def pooled(found: list[Estimate], size: int) -> Estimate:
 
 def _reason(entry: Entry, world_name: str, task_name: str) -> str | None:
     return why_not(entry.solver, world(world_name), task(task_name))
+
+
+def brief(entry: Entry) -> str:
+    """What a reader needs of the settings: steps, what differs from the class's defaults, and whose choice it is."""
+    solver: Any = entry.solver
+    told = {f.name: getattr(solver, f.name) for f in dataclasses.fields(solver) if f.name == "steps"}
+    told |= {f.name: v for f in dataclasses.fields(solver) if (v := getattr(solver, f.name)) != f.default}
+    return " ".join(filter(None, [", ".join(f"{k}={v!r}" for k, v in told.items()), f"({entry.source})"]))
 
 
 def settings(text: str) -> str:

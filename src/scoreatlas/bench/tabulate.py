@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from scoreatlas.bench.aggregate import Grid, Place, Shown, grid, settings
+from scoreatlas.bench.aggregate import Grid, Place, Shown, brief, grid
 from scoreatlas.bench.labels import LABELS
 from scoreatlas.bench.suite import BENCHMARKS, Entry
 
@@ -14,7 +14,8 @@ from scoreatlas.bench.suite import BENCHMARKS, Entry
 def table(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> pd.DataFrame:
     """A table as it is printed; empty if there are no records.
 
-    Columns: solver, settings, calls (network calls of one chain, and vjps), then one per world, task
+    Columns: solver, settings (steps and what differs from the defaults, with its source; exports give
+    all of them), calls (network calls of one chain, and vjps), then one per world, task
     and metric: mean ± half of the 95 % interval over seeds (over images, if there is one seed),
     with failures counted, or why there is nothing. ``frame.attrs["raw"]`` has the bare numbers and
     ``frame.attrs["best"]`` marks the best of each column, in frames of the same shape.
@@ -26,7 +27,7 @@ def table(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> pd.DataFr
     if not g.shown:
         return pd.DataFrame()
     rows = [[g.cell(e, place) for place in g.places] for e in g.entries]
-    heads = [[type(e.solver).__name__, settings(repr(e.solver)), _calls(g, e)] for e in g.entries]
+    heads = [[type(e.solver).__name__, brief(e), _calls(g, e)] for e in g.entries]
     best = [_best([row[j] for row in rows], place) for j, place in enumerate(g.places)]
     if g.spec.floor:
         rows.append([g.floor(place) for place in g.places])

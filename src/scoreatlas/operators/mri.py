@@ -100,7 +100,9 @@ class MultiCoilMRI(_Sampling, Linear):
     def __init__(self, coils: Tensor, mask: Tensor) -> None:
         super().__init__(mask)
         if not coils.is_complex() or coils.shape[1:] != mask.shape:
-            raise ValueError(f"coils must be complex (coils, {', '.join(map(str, mask.shape))}), got {tuple(coils.shape)}")
+            raise ValueError(
+                f"coils must be complex (coils, {', '.join(map(str, mask.shape))}), got {tuple(coils.shape)}"
+            )
         self.shape = (2, *mask.shape)
         self._coils = coils
 
