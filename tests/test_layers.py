@@ -8,7 +8,7 @@ from scoreatlas.book.sources import Sources
 
 # Lowest first; the longest prefix of a module's name decides.
 LAYERS = (
-    {"errors", "rng", "schedules", "tensors", "vocabulary"},
+    {"errors", "rng", "schedules", "chain", "tensors", "vocabulary"},
     {"operators.base"},
     {"linalg", "smc", "operators", "bibliography", "figures"},
     {"measurement"},

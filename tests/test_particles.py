@@ -12,6 +12,7 @@ from torch import Tensor
 from scoreatlas.bench.cell import instance
 from scoreatlas.bench.tasks import TASKS
 from scoreatlas.bench.worlds import world
+from scoreatlas.chain import FallingBetas
 from scoreatlas.measurement import Gaussian, Measurement
 from scoreatlas.metrics.posterior import mode_weights_error, sliced_wasserstein, unit_directions
 from scoreatlas.metrics.sliced import sliced_wasserstein_1
@@ -233,16 +234,27 @@ def test_instances_are_as_published_and_do_not_depend_on_torch():
     assert torch.equal(p.means[:, 0::2], p.means[:, :1].expand(-1, 4))  # the pair (i, j) repeated
 
 
-def test_the_grid_is_that_of_the_authors_chain():
-    """Their moments: equal steps of alpha down to 0.01, on betas that fall from 0.02 to 1e-4, then the chain's end."""
-    alpha = (1 - torch.linspace(0.02, 1e-4, 999, dtype=F64)).log().cumsum(0).mul(0.5).exp()
-    assert math.isclose(LinearSignal().at(1.0).alpha, float(alpha[-1]), rel_tol=0.01)
+def test_the_grid_is_that_of_the_authors():
+    """Indices that ``get_optimal_timesteps_from_singular_values`` of their code returns for 20 moments."""
+    theirs = [0, 6, 13, 20, 28, 36, 45, 55, 66, 78, 92, 108, 127, 151, 182, 226, 299, 510, 755, 999]
+    grid = FallingBetas().grid(19)
+    assert [round(999 * t.t) for t in reversed(grid)] == theirs
+    alpha2 = (1 - torch.linspace(0.02, 1e-4, 999, dtype=F64)).cumprod(0)
+    for t, i in zip(grid[:-1], theirs[:0:-1], strict=True):
+        assert math.isclose(t.alpha**2, float(alpha2[i - 1]), rel_tol=1e-12)
+        assert math.isclose(t.alpha**2 + t.sigma**2, 1, rel_tol=1e-14)
+    assert sum(t.alpha < 0.0101 for t in FallingBetas().grid(99)) == 19  # of 100
+    assert all(t.noise > s.noise for n in (1, 2, 5, 99, 200) for t, s in FallingBetas().pairs(n))
+    assert FallingBetas().grid(10, start=0.5)[0].t == pytest.approx(0.5, abs=1e-3)
+    with pytest.raises(ValueError, match="no grid of 900 steps"):
+        FallingBetas().grid(900)
+
+
+def test_equal_steps_of_the_signal():
     grid = LinearSignal().grid(19)
-    assert all(
-        math.isclose(s.alpha - t.alpha, (1 - 0.0064) / 19, rel_tol=1e-9)
-        for t, s in zip(grid[:-1], grid[1:], strict=True)
-    )
-    assert all(math.isclose(t.alpha**2 + t.sigma**2, 1, rel_tol=1e-14) for t in grid)
+    for t, s in zip(grid[:-1], grid[1:], strict=True):
+        assert math.isclose(s.alpha - t.alpha, (1 - 0.0064) / 19, rel_tol=1e-9)
+        assert math.isclose(t.alpha**2 + t.sigma**2, 1, rel_tol=1e-14)
 
 
 def test_sliced_w1_is_the_mean_of_exact_distances():

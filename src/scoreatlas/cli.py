@@ -56,15 +56,21 @@ def priors_train(
     checkpoints: Annotated[Path, typer.Option(help="where a run is resumed from")] = Path("checkpoints"),
     hours: Annotated[float | None, typer.Option(help="time limit for each")] = None,
 ) -> None:
-    """Train the priors, or resume, and write weights and cards."""
+    """Train the judge and the priors, or resume, and write weights and cards with their evidence."""
     import torch
 
+    from scoreatlas.bench.evidence import measure
+    from scoreatlas.metrics.judge import NAME, train_judge
     from scoreatlas.priors.train import RECIPES, train
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    for recipe in names or list(RECIPES):
-        print(f"training {recipe} on {chosen}; progress in {checkpoints / recipe}.log")
-        train(recipe, checkpoints, chosen, hours * 3600 if hours else None)
+    for name in names or [NAME, *RECIPES]:
+        print(f"training {name} on {chosen}; progress in {checkpoints / name}.log")
+        if name == NAME:
+            print(f"test accuracy {train_judge(chosen):.4f}")
+        else:
+            train(name, checkpoints, chosen, hours * 3600 if hours else None)
+            measure(name, chosen)
 
 
 @book.command("plan")

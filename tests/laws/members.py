@@ -6,6 +6,7 @@ from scoreatlas.measurement import Gaussian, Measurement
 from scoreatlas.operators.base import Operator
 from scoreatlas.operators.blur import Blur, gaussian_kernel, motion_kernel
 from scoreatlas.operators.compressed import CompressedSensing
+from scoreatlas.operators.dense import Dense
 from scoreatlas.operators.identity import Identity
 from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
 from scoreatlas.operators.mri import CartesianMRI, MultiCoilMRI, cartesian_mask
@@ -44,6 +45,7 @@ def operators() -> dict[str, Operator]:
         "motion blur": Blur(motion_kernel(7, 5.0, 30.0), GRAY, F64),
         "even kernel": Blur(torch.tensor([[0.25, 0.75], [0.1, -0.4]]), GRAY, F64),
         "compressed sensing": CompressedSensing(COLOUR, 0.3, rng(10), F64),
+        "matrix": Dense(rng(14, rows=5).normal(64), GRAY),
         "single-coil MRI": CartesianMRI(mask, F64),
         "multi-coil MRI": MultiCoilMRI(coils, mask),
     }

@@ -171,5 +171,3 @@ def test_mixture_posterior_is_reached_only_by_what_claims_it():
         x = big(m, prior(A.shape), rng(0, 1, 2))
         residual = (m.y - A(x)).square().mean(1).sqrt() / 0.2
         assert (residual < 3).all(), (type(solver).__name__, residual)
-
-

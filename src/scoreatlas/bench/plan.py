@@ -103,7 +103,7 @@ def cell_source_hash(cell: Cell) -> str:
     if prior is not None:
         kinds.add(type(prior))
     if isinstance(prior, DiffusionPrior):
-        kinds.add(type(prior.denoiser))
+        kinds |= {type(prior.denoiser), type(prior.schedule)}
         if isinstance(prior.denoiser, nn.Module):
             kinds |= {type(layer) for layer in prior.denoiser.modules()}
     modules = {k.__module__ for k in (*kinds, *cell.world.extra.values()) if k.__module__.startswith("scoreatlas.")}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scoreatlas import data
 from scoreatlas.bench.cell import Draw, World
+from scoreatlas.chain import FallingBetas
 from scoreatlas.errors import AtlasError
 from scoreatlas.metrics.sliced import sliced_wasserstein_1
 from scoreatlas.priors.diffusion import DiffusionPrior
@@ -17,7 +18,7 @@ from scoreatlas.priors.gaussian_field import GaussianField
 from scoreatlas.priors.mixture import GaussianMixture, autoregressive, gaussian, grid_mixture
 from scoreatlas.priors.pretrained import load_pretrained
 from scoreatlas.priors.tv import TotalVariation
-from scoreatlas.schedules import VP, LinearSignal
+from scoreatlas.schedules import VP
 
 
 def gaussian16(device: str) -> World:
@@ -103,7 +104,7 @@ def _published(n: int, device: str) -> World:
     weights = torch.from_numpy(np.random.default_rng(n).standard_normal(25) ** 2)
     p = grid_mixture((-16, -8, 0, 8, 16), n, 1.0, weights)
     there = p.to(device)
-    priors = (DiffusionPrior(there, LinearSignal(), p.shape), there, None)
+    priors = (DiffusionPrior(there, FallingBetas(), p.shape), there, None)
     extra = {"sliced_w1": sliced_wasserstein_1}
     return World(f"gmm{n}", "exact", p.shape, torch.float64, priors, _draw(p), p.posterior, extra=extra)
 
