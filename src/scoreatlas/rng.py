@@ -84,7 +84,5 @@ class Rng:
         return k.clamp_max(weights.shape[-1] - 1)
 
     def _each(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        parts = [
-            draw(shape, generator=g, device=self.device, dtype=self.dtype) for g in self._generators
-        ]
+        parts = [draw(shape, generator=g, device=self.device, dtype=self.dtype) for g in self._generators]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -43,9 +43,7 @@ class DPS(Solver[Measurement[Operator, Gaussian], DiffusionPrior]):
     zeta: float = 1.0
     eta: float = 1.0
 
-    def iterate(
-        self, m: Measurement[Operator, Gaussian], prior: DiffusionPrior, rng: Rng
-    ) -> Iterator[State]:
+    def iterate(self, m: Measurement[Operator, Gaussian], prior: DiffusionPrior, rng: Rng) -> Iterator[State]:
         tiny = torch.finfo(rng.dtype).tiny  # a residual of exactly 0 pulls nowhere
         x = prior.initial(rng)
         for t, s in prior.schedule.pairs(self.steps):

@@ -44,9 +44,7 @@ class PiGDM(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
     prior_std: float = 1.0
     cg: int = 10
 
-    def iterate(
-        self, m: Measurement[Linear, Gaussian], prior: DiffusionPrior, rng: Rng
-    ) -> Iterator[State]:
+    def iterate(self, m: Measurement[Linear, Gaussian], prior: DiffusionPrior, rng: Rng) -> Iterator[State]:
         x = prior.initial(rng)
         for t, s in prior.schedule.pairs(self.steps):
             x0, pull = prior.denoise_vjp(x, t)

@@ -45,9 +45,7 @@ class DDNM(Solver[Measurement[Diagonalised, Gaussian], DiffusionPrior]):
     travel: int = 1
     repeat: int = 1
 
-    def iterate(
-        self, m: Measurement[Diagonalised, Gaussian], prior: DiffusionPrior, rng: Rng
-    ) -> Iterator[State]:
+    def iterate(self, m: Measurement[Diagonalised, Gaussian], prior: DiffusionPrior, rng: Rng) -> Iterator[State]:
         A, keep = m.A, math.sqrt(1 - self.eta**2)
         y, tau = A.spectral(m.y, m.noise.std)
         x = x0 = prior.initial(rng)

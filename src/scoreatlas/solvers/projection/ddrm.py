@@ -47,9 +47,7 @@ class DDRM(Solver[Measurement[Diagonalised, Gaussian], DiffusionPrior]):
     eta: float = 0.85
     eta_b: float = 1.0
 
-    def iterate(
-        self, m: Measurement[Diagonalised, Gaussian], prior: DiffusionPrior, rng: Rng
-    ) -> Iterator[State]:
+    def iterate(self, m: Measurement[Diagonalised, Gaussian], prior: DiffusionPrior, rng: Rng) -> Iterator[State]:
         A, keep, first = m.A, math.sqrt(1 - self.eta**2), prior.schedule.at(1.0)
         y, tau = A.spectral(m.y, m.noise.std)
         known = tau <= first.noise

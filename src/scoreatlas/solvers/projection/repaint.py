@@ -42,9 +42,7 @@ class RePaint(Solver[Measurement[Inpainting, Gaussian], DiffusionPrior]):
     jump: int = 10
     resample: int = 10
 
-    def iterate(
-        self, m: Measurement[Inpainting, Gaussian], prior: DiffusionPrior, rng: Rng
-    ) -> Iterator[State]:
+    def iterate(self, m: Measurement[Inpainting, Gaussian], prior: DiffusionPrior, rng: Rng) -> Iterator[State]:
         seen, y = m.A.singular_values, m.A.adjoint(m.y)
         x = prior.initial(rng)
         for t, s in prior.schedule.travel(self.steps, self.jump, self.resample):

@@ -44,9 +44,7 @@ class DiffPIR(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
     zeta: float = 0.1
     cg: int = 10
 
-    def iterate(
-        self, m: Measurement[Linear, Gaussian], prior: DiffusionPrior, rng: Rng
-    ) -> Iterator[State]:
+    def iterate(self, m: Measurement[Linear, Gaussian], prior: DiffusionPrior, rng: Rng) -> Iterator[State]:
         variance = max(m.noise.std, 1e-3) ** 2  # noise-free data: the floor of the official code
         back, x = m.A.adjoint(m.y), prior.initial(rng)
         for t, s in prior.schedule.pairs(self.steps):
