@@ -15,7 +15,7 @@ from scoreatlas.bench.labels import LABELS
 from scoreatlas.bench.store import Record, Store
 from scoreatlas.bench.suite import BENCHMARKS, Entry, Suite, TableSpec, load, suites
 from scoreatlas.bench.tasks import task
-from scoreatlas.bench.worlds import world
+from scoreatlas.bench.worlds import outline
 from scoreatlas.errors import AtlasError
 from scoreatlas.metrics.estimate import Estimate, mean_interval
 
@@ -182,7 +182,7 @@ def pooled(found: list[Estimate], size: int) -> Estimate:
 
 
 def _reason(entry: Entry, world_name: str, task_name: str) -> str | None:
-    return why_not(entry.solver, world(world_name), task(task_name))
+    return why_not(entry.solver, outline(world_name), task(task_name))
 
 
 def brief(entry: Entry) -> str:

@@ -1,6 +1,7 @@
 """The worlds that suite files name: where the truth comes from and which priors know it."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from functools import cache
 
@@ -16,7 +17,7 @@ from scoreatlas.metrics.sliced import sliced_wasserstein_1
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.gaussian_field import GaussianField
 from scoreatlas.priors.mixture import GaussianMixture, autoregressive, gaussian, grid_mixture
-from scoreatlas.priors.pretrained import load_pretrained
+from scoreatlas.priors.pretrained import WEIGHTS, load_pretrained
 from scoreatlas.priors.tv import TotalVariation
 from scoreatlas.schedules import VP
 
@@ -91,6 +92,22 @@ def world(name: str, device: str = "cpu") -> World:
     """
     check_name(name)
     return WORLDS[name](device)
+
+
+@cache
+def outline(name: str) -> World:
+    """The world without its images and weights: priors of the right types, enough to say why a solver does not apply.
+
+    Raises:
+        AtlasError: there is none.
+    """
+    check_name(name)
+    if name not in ("digits", "chest"):
+        return world(name)
+    shape = tuple(json.loads((WEIGHTS / f"{name}.json").read_text())["shape"])
+    field = GaussianField(torch.zeros(shape), torch.ones(shape[1:]))
+    priors = (DiffusionPrior(field, VP(), shape), TotalVariation(1.0), field, None)
+    return World(name, "images", shape, torch.float32, priors, lambda n, generator: torch.zeros(n, *shape))
 
 
 def check_name(name: str) -> None:
