@@ -185,9 +185,9 @@ class Cosine(Schedule):
 class LinearSignal(Schedule):
     r"""Variance preserving with the signal falling in a straight line, :math:`\alpha_t = 1 - (1 - \alpha_1) t`.
 
-    Its grid is the one that MCGDiff's benchmark picks from a chain of 1000 betas (Cardoso et al.,
-    2024, arXiv:2308.07983, ``get_optimal_timesteps_from_singular_values`` in the authors' code):
-    equal steps of alpha, which are equal steps of the means of a mixture.
+    Equal steps of the signal are equal steps of the means of a mixture. It is what MCGDiff's benchmark
+    (Cardoso et al., 2024, arXiv:2308.07983) sets out to do; what it does is
+    :class:`~scoreatlas.chain.FallingBetas`.
 
     Args:
         end: alpha at t = 1; that of betas falling from 0.02 to 1e-4 over 999 steps.
