@@ -29,9 +29,19 @@ def used(env: BuildEnvironment) -> dict[str, dict[tuple[str, str], str]]:
     return vars(env).setdefault("atlas_tables", {})
 
 
+def indexes(env: BuildEnvironment) -> set[str]:
+    """Pages that list all tables."""
+    return vars(env).setdefault("atlas_indexes", set())
+
+
 def state(root: Path, profile: str) -> str:
-    """Changes whenever a record of the profile does."""
-    files = sorted((root / "benchmarks" / "results" / profile).rglob("*.json"))
+    """Changes whenever a record of the profile, a suite, or the code that makes tables does."""
+    folders = (
+        root / "benchmarks" / "results" / profile,
+        root / "benchmarks" / "suites",
+        Path(__file__).parents[1] / "bench",
+    )
+    files = sorted(f for folder in folders for f in folder.rglob("*.*") if f.suffix in (".json", ".toml", ".py"))
     return hashlib.sha256(repr([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode()).hexdigest()
 
 
@@ -124,7 +134,7 @@ class BenchIndex(SphinxDirective):
     """A list of every table: name, caption, where it is shown, and files."""
 
     def run(self) -> list[nodes.Node]:
-        self.env.note_reread()  # other pages decide where a table is shown
+        indexes(self.env).add(self.env.docname)
         listing = nodes.definition_list(classes=["bench-index"])
         for id in tables.ids(self.env.config.atlas_report):
             try:
@@ -172,20 +182,30 @@ def outdated(app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[s
     return [doc for doc, page in used(env).items() if any(now[profile] != was for (_, profile), was in page.items())]
 
 
+def rewritten(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Pages with a list of tables are written anew each time: other pages decide where a table is shown."""
+    return sorted(indexes(env))
+
+
 def purge(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
     """Forget the tables of a page that is read anew."""
     used(env).pop(docname, None)
+    indexes(env).discard(docname)
 
 
 def export(app: Sphinx, error: Exception | None) -> None:
-    """Write the files of every table that a page shows."""
+    """Write the files of every table that a page shows, unless they are there and its records are the same."""
     if error or app.builder.format != "html":
         return
     folder = Path(app.outdir) / FOLDER
     folder.mkdir(exist_ok=True)
-    for id, profile in {key for page in used(app.env).values() for key in page}:
+    for (id, profile), now in {key: was for page in used(app.env).values() for key, was in page.items()}.items():
+        mark = folder / f".{id}"
+        if mark.exists() and mark.read_text() == now:
+            continue
         for ending, write in tables.exports(app.config.atlas_report).items():
             (folder / f"{id}.{ending}").write_text(write(id, profile), encoding="utf-8")
+        mark.write_text(now)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -197,6 +217,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(place)
     app.connect("doctree-resolved", resolve)
     app.connect("env-get-outdated", outdated)
+    app.connect("env-updated", rewritten)
     app.connect("env-purge-doc", purge)
     app.connect("build-finished", export)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
