@@ -1,6 +1,7 @@
 """The parts of the benchmarks: catalogue, counting, fingerprints, instances, suite files."""
 
 import dataclasses
+import importlib
 import textwrap
 from dataclasses import dataclass
 
@@ -238,3 +239,16 @@ def test_pooled_intervals_are_those_of_all_values():
     values = np.random.default_rng(3).normal(20, 4, (3, 4)) + np.array([[0.0], [2.0], [-1.0]])
     together = aggregate.pooled([mean_interval(row) for row in values], 4)
     assert together == pytest.approx(mean_interval(values.flatten()), rel=1e-12)
+
+
+def test_a_factory_is_hashed_by_its_name_whatever_line_it_moved_to(tmp_path, monkeypatch):
+    """A suite that runs while somebody edits the file above a factory must not hash its neighbour."""
+    module = tmp_path / "edited_factories.py"
+    module.write_text("def first(x):\n    return x\n\n\ndef second(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    second = importlib.import_module("edited_factories").second
+    before = source_hash([], [second])
+    module.write_text('"""Six lines\n\n\n\n\nmore."""\n' + module.read_text())
+    assert source_hash([], [second]) == before
+    module.write_text(module.read_text().replace("2 * x", "3 * x"))
+    assert source_hash([], [second]) != before
