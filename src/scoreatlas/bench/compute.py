@@ -93,9 +93,9 @@ def solve(cell: Cell, problems: Instance, size: Profile, device: str) -> tuple[T
 
 def provenance(cell: Cell, size: Profile, device: str) -> dict[str, Any]:
     """Where, when and with what a cell was computed."""
-    head, dirty = commit()
+    commit, dirty = _commit()
     return {
-        "commit": head, "dirty": dirty, "source_hash": cell_source_hash(cell),
+        "commit": commit, "dirty": dirty, "source_hash": cell_source_hash(cell),
         "weights_sha256": cell.world.weights_sha256, "data_sha256": cell.world.data_sha256,
         "torch": torch.__version__, "device": _device_name(device), "threads": torch.get_num_threads(),
         "dtype": str(cell.world.dtype).removeprefix("torch."), "size": size.size,
@@ -128,7 +128,7 @@ def _device_name(device: str) -> str:
 
 
 @cache
-def commit() -> tuple[str, bool]:
+def _commit() -> tuple[str, bool]:
     """The commit of the tree and whether its code or suites differ from it; "unknown" outside a repository."""
     root = Path(__file__).parents[3]
     git = lambda *words: subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)  # noqa: E731

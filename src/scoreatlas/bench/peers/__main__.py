@@ -15,7 +15,7 @@ import torch
 from scoreatlas import peers
 from scoreatlas.bench import store
 from scoreatlas.bench.aggregate import brief
-from scoreatlas.bench.compute import commit
+from scoreatlas.bench.compute import _commit
 from scoreatlas.bench.peers import measure
 from scoreatlas.bench.peers.record import PROFILE, dependencies, save
 from scoreatlas.bench.peers.rows import ROWS, Row
@@ -69,7 +69,7 @@ def record() -> dict[str, Any]:
     torch.set_num_threads(1)
     if lacking := peers.lacking():
         raise AtlasError(f"not installed: {', '.join(lacking)}; pip install 'scoreatlas[peers]'")
-    (head, dirty), told = commit(), dict[str, Any](dependencies())
+    (head, dirty), told = _commit(), dict[str, Any](dependencies())
     lines = [kept(row, str(told["source_hash"])) for row in ROWS]
     told |= {
         "profile": PROFILE, "device": "cpu", "threads": 1, "dtype": "float32", "torch": torch.__version__,
