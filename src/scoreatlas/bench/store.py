@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, final
@@ -35,6 +35,7 @@ class Record:
         cost: {denoiser_calls, vjps, operator_calls, seconds, peak_mb}.
         provenance: {commit, dirty, source_hash, weights_sha256, data_sha256, instance_hash, torch,
             device, dtype, threads, utc, size}.
+        counts: {name: [count, ...]}, rank histograms of simulation-based calibration; empty without it.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Record:
     floor: dict[str, float | None]
     cost: dict[str, float | None]
     provenance: dict[str, Any]
+    counts: dict[str, list[int]] = field(default_factory=dict)
 
 
 @final
@@ -122,7 +124,7 @@ def _read(path: Path, mtime_ns: int, size: int) -> Record:
     try:
         body = json.loads(path.read_text())
         told = body.pop("sha256")
-        record = Record(**{f.name: body[f.name] for f in fields(Record)})
+        record = Record(**{f.name: body[f.name] for f in fields(Record) if f.name in body})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AtlasError(f"{path} is truncated or not a record; {REMEDY}") from error
     if told != _digest(body):
