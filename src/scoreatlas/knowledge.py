@@ -196,6 +196,8 @@ def _card(system: System) -> str:
         module = module if name[0].isupper() else system.implementation
         rows["implementation"] = f"[`{system.implementation}`](#mod-{module.replace('.', '-')})"
         rows["implementation"] += f" (suites: {', '.join(system.suite)})" if system.suite else ""
+        if "cards" in system.suite or "field" in system.suite:
+            rows["exactness"] = f"[card](#card-{name.lower()})"
     facts = "\n".join(f"- **{name}** {value}" for name, value in rows.items() if value)
     head = f"(system-{system.key})=\n```{{container}} system {' '.join(classes)}"
     name = f"**{system.system}** {{cite:t}}`{system.key}`"

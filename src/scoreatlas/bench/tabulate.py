@@ -8,6 +8,7 @@ import pandas as pd
 
 from scoreatlas.bench.aggregate import Grid, Place, Shown, brief, grid
 from scoreatlas.bench.labels import LABELS
+from scoreatlas.bench.longtable import long_table
 from scoreatlas.bench.suite import BENCHMARKS, Entry
 
 
@@ -18,7 +19,8 @@ def table(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> pd.DataFr
     all of them), calls (network calls of one chain, and vjps), then one per world, task
     and metric: mean ± half of the 95 % interval over seeds (over images, if there is one seed),
     with failures counted, or why there is nothing. ``frame.attrs["raw"]`` has the bare numbers and
-    ``frame.attrs["best"]`` marks the best of each column, in frames of the same shape.
+    ``frame.attrs["best"]`` marks the best of each column, in frames of the same shape. A table of layout "long" has a
+    row for each world, task and solver instead, and marks nothing.
 
     Raises:
         AtlasError: unknown table or profile, or a truncated or altered record.
@@ -26,8 +28,11 @@ def table(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> pd.DataFr
     g = grid(id, profile, root)
     if not g.shown:
         return pd.DataFrame()
+    if g.spec.layout == "long":
+        calls = {(i, w, t): _calls(g, e, [(w, t)]) for i, e in enumerate(g.entries) for w, t in g.pairs}
+        return long_table(g, calls)
     rows = [[g.cell(e, place) for place in g.places] for e in g.entries]
-    heads = [[type(e.solver).__name__, brief(e), _calls(g, e)] for e in g.entries]
+    heads = [[type(e.solver).__name__, brief(e), _calls(g, e, g.pairs)] for e in g.entries]
     best = [_best([row[j] for row in rows], place) for j, place in enumerate(g.places)]
     if g.spec.floor:
         rows.append([g.floor(place) for place in g.places])
@@ -61,9 +66,9 @@ def provenance(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> dict
     }
 
 
-def _calls(g: Grid, entry: Entry) -> str:
+def _calls(g: Grid, entry: Entry, pairs: list[tuple[str, str]]) -> str:
     """Network calls of one chain, and vjps where there are any; a range if tasks differ."""
-    records = [r for w, t in g.pairs for r in g.of(entry, w, t) if r.cost]
+    records = [r for w, t in pairs for r in g.of(entry, w, t) if r.cost]
     parts = []
     for name, unit in (("denoiser_calls", ""), ("vjps", " vjp")):
         counts = sorted({round(r.cost[name] or 0) for r in records})
