@@ -29,7 +29,7 @@ class Series(NamedTuple):
     Attributes:
         label: what differs from the other settings, without the steps.
         calls: network calls of one chain, rising (n,).
-        values: by metric, means over seeds (n,) with half-widths of their 95 % intervals (n,); NaN where there are none.
+        values: by metric, means over seeds (n,) and half-widths of their 95 % intervals (n,); NaN where there are none.
         counts: rank histograms at the most calls, summed over seeds, by test quantity.
         failed: cells that raised or were not finite.
     """

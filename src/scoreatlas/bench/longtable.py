@@ -31,7 +31,8 @@ def long_table(g: Grid, calls: "dict[tuple[int, str, str], str]") -> pd.DataFram
             rows.append([g.floor((w, t, m)) if m in there else NOTHING for m in metrics])
     columns = ["world, task", "settings" if alone else "solver", "calls", *(LABELS[m].text for m in metrics)]
     frame = pd.DataFrame([h + [s.text for s in row] for h, row in zip(heads, rows, strict=True)], columns=columns)
-    plain = [[None] * 3 + [s.estimate.value if s.estimate else None for s in row] for row in rows]
+    nothing: list[float | None] = [None] * 3
+    plain = [nothing + [s.estimate.value if s.estimate else None for s in row] for row in rows]
     frame.attrs["raw"] = pd.DataFrame(plain, columns=columns, dtype=object)
     frame.attrs["best"] = pd.DataFrame([[False] * len(columns) for _ in rows], columns=columns)
     return frame

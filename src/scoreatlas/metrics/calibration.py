@@ -2,8 +2,8 @@
 
 Draw x from the prior, measure it, sample the method's posterior L times, and count how many samples lie below x in
 some number g(x). If the method samples the posterior, every rank 0 ... L is equally likely (Cook, Gelman & Rubin,
-2006; Talts et al., 2018, arXiv:1804.06788), whatever g is; g may depend on the data too (Modrák et al., 2023,
-arXiv:2211.02383). Too many ranks at both ends mean samples that are too sure of themselves, too many in the middle the
+2006; Talts et al., 2018, arXiv:1804.06788), whatever g is; g may depend on the data too (Modrák et al., 2023, Bayesian
+Analysis 20). Too many ranks at both ends mean samples that are too sure of themselves, too many in the middle the
 opposite, a slope a bias.
 """
 
