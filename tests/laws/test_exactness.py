@@ -184,7 +184,7 @@ def test_the_limit_of_renewed_noise(eta, monkeypatch):
 
 def test_dps_jitters_by_zeta_whatever_the_noise():
     """Near the end its step is as long as zeta, however small the residual: a spread of zeta / (2 sqrt m) on m data."""
-    m_data, zeta, n = 4, 0.3, 4000
+    m_data, zeta, n = 4, 0.3, 1000
     shape = (1, 1, m_data)
     prior = DiffusionPrior(gaussian(torch.zeros(shape, dtype=torch.float64), torch.tensor(C).double()), VP(), shape)
     A = Inpainting(torch.ones(shape, dtype=torch.bool), torch.float64)
@@ -193,7 +193,7 @@ def test_dps_jitters_by_zeta_whatever_the_noise():
         m = Measurement(torch.full((1, m_data), Y, dtype=torch.float64), A, Gaussian(s)).repeat(n)
         x = DPS(steps=1000, zeta=zeta)(m, prior, Rng([0], n, dtype=torch.float64)).reshape(n, m_data)
         spreads.append(float((x - Y).square().mean().sqrt()))
-    assert spreads[0] == pytest.approx(spreads[1], rel=0.02)  # it does not know sigma_y
+    assert spreads[0] == pytest.approx(spreads[1], rel=0.05)  # it does not know sigma_y
     # the length of the residual lies between 0 and zeta: its rms is zeta / 2 for a two-cycle, zeta / sqrt 3 if uniform
     assert zeta / (2 * math.sqrt(m_data)) * 0.9 < spreads[0] < zeta / math.sqrt(3 * m_data) * 1.1
 

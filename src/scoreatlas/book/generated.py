@@ -22,9 +22,13 @@ def write(root: Path, profile: str = "quick") -> None:
     if "book/cards/index" in toc:
         from scoreatlas.book import cards
 
-        (root / cards.FOLDER).mkdir(exist_ok=True)
-        for page, text in cards.pages(profile).items():
-            _update(root / f"{page}.md", text)
+        folder, now = root / cards.FOLDER, cards.state(profile)
+        mark = folder / ".state"
+        if not mark.exists() or mark.read_text() != now:
+            folder.mkdir(exist_ok=True)
+            for page, text in cards.pages(profile).items():
+                _update(root / f"{page}.md", text)
+            mark.write_text(now)
     if "book/api" in toc:
         _update(root / "book" / "api.md", api(source_folder(root)))
 
