@@ -35,8 +35,8 @@ class DPIR(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
        \qquad \alpha_k = \lambda \, \sigma_y^2 / \sigma_k^2 \\
        z_k &= D_{\sigma_k}(x_k), \qquad \sigma_1 > \dots > \sigma_K \text{ equally spaced in } \log \sigma
 
-    The answer is :math:`z_K`; it does not depend on ``rng``. With ``first = last`` it is plug-and-play HQS at one level,
-    which is the fixed-point iteration of RED.
+    The answer is :math:`z_K`; it does not depend on ``rng``. With ``first = last`` it is plug-and-play HQS at one
+    level, which is the fixed-point iteration of RED.
 
     Args:
         steps: K, network calls; official code: 8 (deblurring), 24 (super-resolution), 40 (demosaicking).

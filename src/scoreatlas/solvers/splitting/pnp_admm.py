@@ -6,9 +6,9 @@ Deviations:
     - The noise level is in the objective, |y - A x|^2 / (2 sigma_y^2), so that lambda = 1 is what a negative log prior
       has; Chan et al. write |y - A x|^2 / 2 and absorb sigma_y into lambda.
     - One starts from the denoiser's level sigma and takes rho = lambda / sigma^2; Chan et al. start from rho.
-    - Of the two rules by which Chan et al. raise rho, the monotone one (rho times gamma after every iteration); gamma = 1
+    - Of the two rules by which Chan et al. raise rho, the monotone one: rho times gamma after every iteration. gamma = 1
       is Venkatakrishnan's fixed rho. The adaptive rule compares norms, and the rows of a batch would part company.
-    - A fixed number of iterations, from a grey image; the papers stop on small changes and start from interpolated data.
+    - A fixed number of iterations, from a grey image.
 """
 
 import math
@@ -43,7 +43,7 @@ class PnPADMM(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
         steps: network calls.
         sigma: noise level that the denoiser is told, image units; it sets the fixed point and the speed.
         lambd: weight of the prior.
-        gamma: factor of rho after each iteration, at least 1; sigma falls as 1 / sqrt(gamma). Chan et al. use 1.2 and more.
+        gamma: factor of rho after each iteration, at least 1; sigma is divided by its root.
         cg: iterations of the data step where the operator has no known SVD.
     """
 

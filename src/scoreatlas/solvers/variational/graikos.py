@@ -6,8 +6,8 @@ Deviations:
     - The condition is the likelihood of a linear measurement, with the noise level that it has. The official notebooks
       weigh hand-made conditions by 0.01, falling to 0 along the way, against mean squares; here ``weight`` multiplies
       the denoising loss, a sum of squares.
-    - The step falls linearly to 0 (official code: constant on digits, to a tenth on tours, to 0 in segmentation), and is
-      larger with fewer iterations: ``rate / steps``, 0.01 at the official 1000 iterations.
+    - The step falls linearly to 0 (official code: constant on digits, to a tenth on tours, to 0 in segmentation),
+      and is larger with fewer iterations: ``rate / steps``, 0.01 at the official 1000 iterations.
     - The network is evaluated in evaluation mode; the official notebooks leave it in training mode.
     - The last denoising steps with which the segmentation notebook polishes its result are not taken.
 """
