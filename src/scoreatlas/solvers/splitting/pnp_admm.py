@@ -6,8 +6,8 @@ Deviations:
     - The noise level is in the objective, |y - A x|^2 / (2 sigma_y^2), so that lambda = 1 is what a negative log prior
       has; Chan et al. write |y - A x|^2 / 2 and absorb sigma_y into lambda.
     - One starts from the denoiser's level sigma and takes rho = lambda / sigma^2; Chan et al. start from rho.
-    - Of the two rules by which Chan et al. raise rho, the monotone one: rho times gamma after every iteration. With
-      gamma = 1 rho is fixed, as in Venkatakrishnan et al. The adaptive rule compares norms, and the rows of a batch would part company.
+    - Of the two rules by which Chan et al. raise rho, the monotone one: rho times gamma after every iteration; with
+      gamma = 1 rho stays, as in Venkatakrishnan et al. The adaptive rule compares norms, and rows would part company.
     - A fixed number of iterations, from a grey image.
 """
 
