@@ -23,6 +23,7 @@ from scoreatlas.measurement import Gaussian, Measurement
 from scoreatlas.operators.base import Linear
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.rng import Rng
+from scoreatlas.schedules import Time
 from scoreatlas.solvers.base import Solver, State
 
 
@@ -55,8 +56,9 @@ class Graikos(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
         variance = max(m.noise.std, 1e-3) ** 2  # noise-free data: the floor of DiffPIR
         eta = rng.normal(*prior.shape)
         first, second = torch.zeros_like(eta), torch.zeros_like(eta)
-        for i in range(self.steps):
-            t = prior.schedule.at(self.time(i))
+        moments = torch.tensor([self.time(i) for i in range(self.steps)], dtype=torch.float64)
+        levels = torch.stack([moments, *prior.schedule(moments)], 1).tolist()  # at once: no stall in the loop
+        for i, t in enumerate(Time(*level) for level in levels):
             x0, pull = prior.denoise_vjp(t.alpha * eta + t.sigma * rng.normal_like(eta), t)
             off = (x0 - eta) / t.noise**2
             loss = 2 * (t.alpha * pull(off) - off)  # gradient of |eps - eps_hat|^2
