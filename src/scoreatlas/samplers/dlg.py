@@ -74,7 +74,7 @@ class DLG(Solver[None, DiffusionPrior]):
     burn: int = 20
     low: float = 0.01
     high: float = 50.0
-    levels: int = 200
+    levels: int = 100
     draw: Literal["gibbs", "argmax"] = "gibbs"
 
     def __post_init__(self) -> None:
