@@ -12,6 +12,9 @@ a second time at the geometric middle; 2M extrapolates from the estimate of the 
 D-bar = D_i + (D_i - D_{i-1}) h_i / (2 h_{i-1}).
 
 Deviations:
+    - 3M expands the estimate to its second derivative, *twice* the second divided difference. The official code (and
+      what descends from it) leaves the 2 out in this one update, not in its singlestep sibling, and so is of order 2:
+      tests/test_dpm_solver.py measures both.
     - No thresholding of the estimate: it biases an exact sampler (in the paper it is for large guidance).
     - The step to the image is order 1, as with DPM-Solver. ``lower_order_final`` of the official library, which also
       lowers the order of the steps just before the end, is left out.
