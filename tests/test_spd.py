@@ -40,7 +40,7 @@ def test_samples_have_the_spectrum_of_the_recursion(sampler):
 
 @pytest.mark.parametrize("path", ["shortest", "linear", "cosine"])
 def test_refinement_tends_to_the_field(path):
-    """The divergence is quadratic in the error of the spectrum, of order 1 / steps: it falls as 1 / steps^2 at least."""
+    """The divergence is quadratic in the error of the spectrum, of order 1 / steps: at least 1 / steps^2."""
     found = [kl(S, SPD(n, path).spectrum(S)) for n in (400, 1600)]
     assert math.log(found[0] / found[1]) / math.log(4) > 1.8
     assert kl(S, S) == 0
