@@ -40,7 +40,7 @@ def test_samples_have_the_spectrum_of_the_recursion(sampler):
 
 @pytest.mark.parametrize("path", ["shortest", "linear", "cosine"])
 def test_refinement_tends_to_the_field(path):
-    """The divergence is quadratic in the error of the spectrum, which is of order 1 / n with n steps, or log n / n on the
+    """The divergence is quadratic in the error of the spectrum, which is of order 1 / n, or log n / n on the
     shortest path: near white noise, a^2 ~ tau, its first steps multiply a^2 by 2, 3/2, 4/3 ..."""
     found = [kl(S, SPD(n, path).spectrum(S)) for n in (400, 1600)]
     if path == "shortest":
