@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from scoreatlas.gaussian_flow import GaussianFlow
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.mixture import GaussianMixture, gaussian
 from scoreatlas.rng import Rng
 from scoreatlas.samplers.ancestral import DDIM, DDPM
 from scoreatlas.samplers.ode import Euler, Heun, Karras, Uniform
+from scoreatlas.samplers.outline import Outline
+from scoreatlas.samplers.reverse_sde import ReverseSDE
 from scoreatlas.schedules import SCHEDULES, VP, Flow, Schedule, Time
 from scoreatlas.solvers.base import Solver
-
-SAMPLERS = (DDPM(20), DDPM(20, "fixedlarge"), DDIM(20), DDIM(20, eta=0.5), Euler(20), Heun(10), Heun(10, Uniform()))
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 
 MEAN = torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)
 VARIANCE = torch.tensor([0.05, 0.4, 2.0], dtype=torch.float64)
@@ -31,6 +31,14 @@ MIXTURE = GaussianMixture(
         [[[0.04, 0.03], [0.03, 0.05]], [[0.02, 0.0], [0.0, 0.09]], [[0.01, 0.0], [0.0, 0.01]]], dtype=torch.float64
     ),
 )
+
+_VALUES, _VECTORS = torch.linalg.eigh(MIXTURE.covariance())
+OUTLINE = GaussianFlow(MIXTURE.mean(), _VECTORS, _VALUES)  # the Gaussian with the mixture's mean and covariance
+SAMPLERS = (
+    DDPM(20), DDPM(20, "fixedlarge"), DDIM(20), DDIM(20, eta=0.5), Euler(20), Heun(10), Heun(10, Uniform()),
+    ReverseSDE(20), ReverseSDE(20, 0.5, Karras()), Outline(OUTLINE, steps=10),
+)  # fmt: skip
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 
 
 def rng(rows: int = 1, seed: int = 0) -> Rng:
@@ -152,7 +160,7 @@ def sliced_w2(a: Tensor, b: Tensor, directions: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    "sampler", [DDPM(500), DDPM(500, "fixedlarge"), DDIM(200), Euler(200, Karras()), Heun(40)], ids=repr
+    "sampler", [DDPM(500), DDPM(500, "fixedlarge"), DDIM(200), Euler(200, Karras()), Heun(40), ReverseSDE(500, 2.0)], ids=repr
 )
 def test_samples_of_a_mixture_are_as_close_to_it_as_exact_samples(sampler):
     n, angles = 4000, torch.arange(32, dtype=torch.float64) * math.pi / 32
