@@ -82,7 +82,7 @@ def test_betas_and_back():
     assert math.isclose(chain[-1].alpha ** 2, float((1 - beta).prod()), rel_tol=1e-12)
     assert math.isclose(chain[1].sigma ** 2, 1e-4, rel_tol=1e-12)
     assert float((dialects.to_betas(chain) / beta - 1).abs().max()) < 1e-9  # differences of logarithms
-    # the continuous schedule misses the published chain by the second order of log(1 - beta): sum beta^2 / 4 in log alpha
+    # the continuous schedule misses the published chain by the second order of log(1 - beta)
     gap = math.log(VP().at(1.0).alpha) - math.log(chain[-1].alpha)
     assert math.isclose(gap, float((beta**2).sum()) / 4, rel_tol=0.02)
 

@@ -18,7 +18,8 @@ def f64(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def believing(variance: float, schedule=VP()) -> DiffusionPrior:
+def believing(variance: float, schedule=None) -> DiffusionPrior:
+    schedule = schedule or VP()
     return DiffusionPrior(gaussian(f64(MEAN), f64(variance)), schedule, (1,))
 
 
@@ -74,7 +75,7 @@ def kl(m0, c0, m1, c1) -> float:
 @pytest.mark.parametrize("variance", ["fixedsmall", "fixedlarge"])
 @pytest.mark.parametrize("believed", [VARIANCE, WRONG])
 def test_the_gap_is_the_kl_between_forward_path_and_the_model_s_posterior_of_it(variance, believed):
-    """-ELBO(x) - (-log p(x)) = KL(q(x_1..T | x) || p(x_1..T | x)) at every single x, for good denoisers and bad ones."""
+    """-ELBO(x) - (-log p(x)) = KL(q(x_1..T | x) || p(x_1..T | x)) at each x, for good denoisers and bad ones."""
     prior, moments = believing(believed), VP().grid(6)[::-1][1:]
     mean, c = model(prior, moments, variance)
     points = f64(-1.3, 0.0, 0.4, 2.0)[:, None]
@@ -138,9 +139,8 @@ def test_with_the_small_variance_an_excess_remains_however_many_steps_and_it_has
     """On a grid uniform in t the last steps halve the noise however many there are, and there the true reverse variance
     is the large one. Flow: r_k = (1 + 1 / k)^2 and sum_k (r_k - 1 - log r_k) / 2 = gamma + pi^2 / 12, a dimension."""
     limit = float(np.euler_gamma) + math.pi**2 / 12
-    left = [abs(excess(Flow(), steps, "fixedsmall") - limit) for steps in (200, 400, 800)]
-    assert left[2] < 0.02 * limit
-    assert left[0] / left[1] == pytest.approx(2, rel=0.2) and left[1] / left[2] == pytest.approx(2, rel=0.1)
+    left = [abs(excess(Flow(), steps, "fixedsmall") - limit) for steps in (400, 800, 1600)]
+    assert left[0] > left[1] > left[2] and left[2] < 0.004 * limit  # of order log T / T
 
 
 def test_weights_are_equation_12_of_ddpm_on_its_own_betas():

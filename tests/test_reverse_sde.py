@@ -33,7 +33,7 @@ def test_without_noise_it_is_ddim_and_with_anderson_s_it_is_ddpm(schedule):
 
 
 def test_euler_and_maruyama_in_noise_squared_is_ddpm_with_the_large_variance():
-    """Where alpha is 1, so that DDPM's forward step is n^2 - n'^2; elsewhere the two differ by (alpha_t / alpha_s)^2."""
+    """Where alpha is 1, so that DDPM's forward step is n^2 - n'^2; elsewhere they differ by (alpha_t / alpha_s)^2."""
     prior, draws = DiffusionPrior(MIXTURE, VE(), (2,)), rng(5)
     levels = [t.noise for t in VE().grid(12)]
     z = prior.initial(draws)

@@ -100,14 +100,14 @@ def edm(t: Time) -> tuple[float, float]:
 
 
 def log_snr(t: Time) -> float:
-    r""":math:`\lambda = \log (\alpha^2 / \sigma^2)`, the clock of variational diffusion models; DPM-Solver's is half of it."""
+    r""":math:`\lambda = \log (\alpha^2 / \sigma^2)`, the clock of variational diffusion; DPM-Solver's is half of it."""
     return 2 * math.log(t.alpha / t.sigma)
 
 
 def flow_time(t: Time) -> float:
     r""":math:`\tau = \sigma / (\alpha + \sigma)`, where the straight line from image to noise has this noise level.
 
-    Rectified flow as Stable Diffusion 3 writes it has noise at tau = 1, like us. Flow matching and rectified flow as first
-    published have the image at 1: their time is 1 - tau.
+    Rectified flow as Stable Diffusion 3 writes it has noise at tau = 1, like us. Flow matching and rectified flow as
+    first published have the image at 1: their time is 1 - tau.
     """
     return t.sigma / (t.alpha + t.sigma)

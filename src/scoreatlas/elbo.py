@@ -1,9 +1,9 @@
 r"""The evidence lower bound of a diffusion chain, term by term, for any denoiser.
 
 Ho et al. (2020), arXiv:2006.11239, equation 5; Kingma et al. (2021), *Variational Diffusion Models*, arXiv:2107.00630,
-equations 11 to 14.
+sections 4 and 5.
 
-The chain has moments 0 < t_1 < ... < t_T. With the clean image x and reverse steps p(x_s | x_t) = N(mean(x_t, D), v_t I),
+The chain has moments 0 < t_1 < ... < t_T. With the clean image x and steps p(x_s | x_t) = N(mean(x_t, D), v_t I),
 
 .. math:: -\log p(x) \le \underbrace{KL(q(x_T \mid x) \,\|\, p(x_T))}_{\text{prior}}
    + \sum_t \underbrace{E\, KL(q(x_s \mid x_t, x) \,\|\, p(x_s \mid x_t))}_{\text{steps}}

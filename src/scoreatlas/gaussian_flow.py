@@ -1,6 +1,6 @@
 r"""The probability flow of a Gaussian in closed form: outline first, details later.
 
-Wang & Vastola (2023), *Diffusion Models Generate Images Like Painters*, arXiv:2303.02490, equations 5 and 6;
+Wang & Vastola (2023), *Diffusion Models Generate Images Like Painters*, arXiv:2303.02490;
 *The Unreasonable Effectiveness of Gaussian Score Approximation* (2024), arXiv:2412.09726.
 
 In image units z = x_t / alpha_t and against the noise level n = sigma_t / alpha_t the probability-flow ODE of

@@ -160,7 +160,9 @@ def sliced_w2(a: Tensor, b: Tensor, directions: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    "sampler", [DDPM(500), DDPM(500, "fixedlarge"), DDIM(200), Euler(200, Karras()), Heun(40), ReverseSDE(500, 2.0)], ids=repr
+    "sampler",
+    [DDPM(500), DDPM(500, "fixedlarge"), DDIM(200), Euler(200, Karras()), Heun(40), ReverseSDE(500, 2.0)],
+    ids=repr,
 )
 def test_samples_of_a_mixture_are_as_close_to_it_as_exact_samples(sampler):
     n, angles = 4000, torch.arange(32, dtype=torch.float64) * math.pi / 32

@@ -28,10 +28,10 @@ from scoreatlas.solvers.base import Solver
 
 NAME = "outline"
 SCHEDULE = VE(sigma_max=80.0)  # EDM's range of noise
-STEPS, REFERENCE = 18, 40  # Heun steps of EDM on CIFAR-10, and of what counts as the exact solution
-SKIPPED = (0, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+STEPS, REFERENCE = 18, 30  # Heun steps of EDM on CIFAR-10, and of what counts as the exact solution
+SKIPPED = (0, 2, 4, 6, 8, 9, 10, 11, 12)
 RANK = {"digits": 1024, "chest": 512}
-SEEDS, ROWS = (0, 1, 2), {"digits": 48, "chest": 12}
+SEEDS, ROWS = (0, 1, 2), {"digits": 20, "chest": 5}
 
 
 def gaussians(name: str, rank: int | None = None, device: str = "cpu") -> dict[str, GaussianFlow]:
@@ -46,7 +46,8 @@ def gaussians(name: str, rank: int | None = None, device: str = "cpu") -> dict[s
 def measure(name: str, device: str = "cpu") -> dict[str, Any]:
     """Paths, and samples with the first steps in closed form, of one prior.
 
-    Lists have one value a seed. Distances are root mean squares over pixels and samples, in image units.
+    Where nothing is skipped all walks are one, "shorter". Lists have one value a seed. Distances are root mean
+    squares over pixels and samples, in image units.
     """
     prior = load_pretrained(name, device=device).prior(SCHEDULE)
     flows = gaussians(name, device=device)
@@ -60,12 +61,13 @@ def measure(name: str, device: str = "cpu") -> dict[str, Any]:
     judged, floor = judge(name, exact, device)
     grid, rows = Karras()(SCHEDULE, STEPS), []
     for j in SKIPPED:
-        tried: dict[str, Solver[None, DiffusionPrior]] = {
-            k: Outline(f, grid[j], STEPS) if j else Heun(STEPS) for k, f in flows.items()
-        }
-        found = {k: walk(s, prior, name, device)[-1] for k, s in (tried | {"shorter": Heun(STEPS - j)}).items()}
+        tried: dict[str, Solver[None, DiffusionPrior]] = {"shorter": Heun(STEPS - j)}
+        if j:
+            tried |= {k: Outline(f, grid[j], STEPS) for k, f in flows.items()}
+        found = {k: walk(s, prior, name, device)[-1] for k, s in tried.items()}
         row: dict[str, Any] = {"skipped": j, "noise": grid[j], "calls": 2 * (STEPS - j) - 1}
         rows.append(row | {k: {"distance": by_seed(x, exact), **judged(x)} for k, x in found.items()})
+        print(f"{name}: {j} of {STEPS} steps skipped, {time.perf_counter() - began:.0f} s", flush=True)
     unrelated = by_seed(exact, exact.unflatten(0, (len(SEEDS), -1)).roll(1, 1).flatten(0, 1))
     return {
         "samples": len(exact), "reference": judged(exact), "unrelated": unrelated, "floor": floor, "path": apart,

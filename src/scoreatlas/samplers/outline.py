@@ -1,13 +1,13 @@
 r"""Analytical teleportation: the outline in closed form, the details by the network.
 
-Wang & Vastola (2023), arXiv:2303.02490, section 5; (2024), arXiv:2412.09726, section 6.
+Wang & Vastola (2023), arXiv:2303.02490; (2024), arXiv:2412.09726.
 
 Where the noise is larger than the data, the network's flow is nearly that of the Gaussian with the data's mean and
 covariance, which costs no network call. The walk begins there and goes on with Heun's method.
 
 Deviations:
-    - No official code for the papers' hybrid sampler was found in the authors' repositories; they continue with whichever solver is at
-      hand, ours is Heun's on the same grid that it would have walked from the beginning.
+    - No official code of the hybrid sampler was found. The papers go on with whichever solver is at hand; ours is
+      Heun's, on the same grid that it would have walked from the beginning.
 """
 
 from collections.abc import Iterator
