@@ -1,4 +1,4 @@
-"""The systems of section 2.1: each is cited there, and each that is a method, and not a survey of methods, points to code."""
+"""The systems of section 2.1: each is cited there, and each that is a method points to code that the section runs."""
 
 import re
 from pathlib import Path
