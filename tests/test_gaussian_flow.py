@@ -134,7 +134,7 @@ def test_the_card_belongs_to_the_weights_and_to_the_code():
         for row in found["skip"]:
             skip = grid[row["skipped"]] if row["skipped"] else math.inf
             assert Outline(f, skip, outline.STEPS).calls(prior) == row["calls"]
-        assert found["path"][0]["gaussian"] == [0.0] * 3  # both start from the same noise
+        assert max(found["path"][0]["gaussian"]) < 1e-5  # both start from the same noise; single precision at n = 80
     held, train = data.digits("test")[0], data.digits("train")[0][: outline.ROWS["digits"]]
     with torch.no_grad():
         again = outline.energy(load_judge().features(train), load_judge().features(held))
