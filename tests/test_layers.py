@@ -14,7 +14,7 @@ LAYERS = (
     {"measurement"},
     {"data", "nn", "training"},
     {"priors"},
-    {"priors.pretrained", "priors.zoo", "tweedie"},
+    {"priors.pretrained", "priors.zoo", "tweedie", "gaussian_flow", "dialects", "elbo"},
     {"solvers", "samplers", "priors.train"},
     {"metrics", "knowledge", "peers"},
     {"bench"},

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scoreatlas.gaussian_flow import GaussianFlow
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.mixture import GaussianMixture, gaussian
 from scoreatlas.rng import Rng
@@ -20,7 +21,9 @@ from scoreatlas.samplers.dpm_ot import DPMOT, Expressway
 from scoreatlas.samplers.dpm_solver import DPMSolver, LogSNR
 from scoreatlas.samplers.dpm_solver_pp import DPMSolverPP
 from scoreatlas.samplers.ode import Euler, Heun, Karras, Uniform
+from scoreatlas.samplers.outline import Outline
 from scoreatlas.samplers.predictor_corrector import PredictorCorrector
+from scoreatlas.samplers.reverse_sde import ReverseSDE
 from scoreatlas.schedules import SCHEDULES, VP, Flow, Schedule, Time
 from scoreatlas.solvers.base import Solver
 
@@ -34,6 +37,8 @@ MIXTURE = GaussianMixture(
     ),
 )
 
+_VALUES, _VECTORS = torch.linalg.eigh(MIXTURE.covariance())
+OUTLINE = GaussianFlow(MIXTURE.mean(), _VECTORS, _VALUES)  # the Gaussian with the mixture's mean and covariance
 TARGETS = MIXTURE.sample(Rng([9], 50, dtype=torch.float64))
 SAMPLERS = (
     DDPM(20), DDPM(20, "fixedlarge"), DDIM(20), DDIM(20, eta=0.5), Euler(20), Heun(10), Heun(10, Uniform()),
@@ -42,6 +47,7 @@ SAMPLERS = (
     PredictorCorrector(10), PredictorCorrector(10, step="level"), PredictorCorrector(10, 0),
     DLG(MIXTURE, samples=2, skip=2, steps=3, burn=2, levels=20), DLG(MIXTURE, skip=2, burn=2, levels=20, draw="argmax"),
     DPMOT(Expressway.fit(TARGETS, 0.2, Rng([1], 200, dtype=torch.float64), 20)),
+    ReverseSDE(20), ReverseSDE(20, 0.5, Karras()), Outline(OUTLINE, steps=10),
 )  # fmt: skip
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 
@@ -196,7 +202,7 @@ def sliced_w2(a: Tensor, b: Tensor, directions: Tensor) -> float:
     [
         DDPM(500), DDPM(500, "fixedlarge"), DDIM(200), Euler(200, Karras()), Heun(40), DPMSolver(30), DPMSolver(20, 3),
         DPMSolverPP(60), DPMSolverPP(30, "2S"), DPMSolverPP(60, "3M"), PredictorCorrector(500, 0),
-        PredictorCorrector(200, 1, step="level"),
+        PredictorCorrector(200, 1, step="level"), ReverseSDE(500, 2.0),
     ],
     ids=repr,
 )  # fmt: skip

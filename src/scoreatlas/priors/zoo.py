@@ -26,7 +26,9 @@ Train = Callable[[str, Path, str, float | None], None]
 NETWORKS: dict[str, str] = {}
 
 # Recipes by name: the module whose ``train(name, checkpoints, device, seconds)`` makes the network and saves it.
-RECIPES: dict[str, str] = {}
+RECIPES: dict[str, str] = {
+    "outline": "scoreatlas.bench.outline",
+}
 
 
 class Trained(NamedTuple):
