@@ -72,7 +72,7 @@ DEFECTS = {
     "unknown family": ("{guidance}", "{guidence}", "family 'guidence'"),
     "unknown task": ("inpainting, deblurring", "inpainting, deblurrring", "tasks 'inpainting, deblurrring'"),
     "unknown need": ("needs = {}", "needs = {luck}", "needs 'luck'"),
-    "unknown chapter": ("{4.2}", "{4.7}", "chapter '4.7'"),
+    "unknown chapter": ("{4.2}", "{4.9}", "chapter '4.9'"),
     "neither yes nor no": ("blind = {no}", "blind = {maybe}", "blind 'maybe'"),
     "no such module": ("scoreatlas.tweedie", "scoreatlas.tweedy", "does not import"),
     "no such name": ("scoreatlas.tweedie", "scoreatlas.tweedie.Nothing", "does not import"),

@@ -210,5 +210,6 @@ def test_every_solver_is_pinned_or_proved():
     """A new solver gets a line here, or a convergence test of its own if it claims exactness."""
     pinned = {type(s).__name__ for s, _ in CASES} | {"DPS", "PseudoInverse", "Wiener"}
     proved = {"MCGDiff", "TDS"}  # tests/test_particles.py, and PiGDM's limit in tests/laws/test_solvers.py
-    optimised = {"PrimalDualTV"}  # a minimiser: tests/test_tv.py compares it with the minimum
+    # minimisers and fixed points, compared with theirs in tests/test_tv.py and tests/test_plug_and_play.py
+    optimised = {"PrimalDualTV", "PnPADMM", "DPIR", "RED", "Graikos"}
     assert pinned | proved | optimised == set(solvers())

@@ -38,6 +38,8 @@ class DPIR(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
     The answer is :math:`z_K`; it does not depend on ``rng``. With ``first = last`` it is plug-and-play HQS at one
     level, which is the fixed-point iteration of RED.
 
+    Exactness card: ``book/cards/dpir``.
+
     Args:
         steps: K, network calls; official code: 8 (deblurring), 24 (super-resolution), 40 (demosaicking).
         lambd: 0.23 in the official code.

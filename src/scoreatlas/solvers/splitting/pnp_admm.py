@@ -39,6 +39,8 @@ class PnPADMM(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
 
     The answer is v, the denoised image; it does not depend on ``rng``.
 
+    Exactness card: ``book/cards/pnpadmm``.
+
     Args:
         steps: network calls.
         sigma: noise level that the denoiser is told, image units; it sets the fixed point and the speed.

@@ -39,6 +39,8 @@ class Graikos(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
 
     The gradient goes through the network.
 
+    Exactness card: ``book/cards/graikos``.
+
     Args:
         steps: network calls, each with a product with its transposed Jacobian.
         weight: w.

@@ -41,6 +41,8 @@ class RED(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
     The fixed-point strategy is HQS at one level, :class:`~scoreatlas.solvers.splitting.dpir.DPIR` with
     ``first = last``, ended after its data step.
 
+    Exactness card: ``book/cards/red``.
+
     Args:
         steps: network calls.
         sigma: noise level that the denoiser is told, image units.
