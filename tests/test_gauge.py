@@ -34,7 +34,7 @@ def test_linear_split_is_orthogonal_gauge_and_a_gradient():
 
 
 def test_gradient_part_is_not_the_symmetric_part():
-    """A rotation about an anisotropic Gaussian moves it: its gradient part is m (c2 - c1) / (c1 + c2) off the diagonal."""
+    """A rotation about an anisotropic Gaussian moves it: its gradient part has entries (c2 - c1) / (c1 + c2)."""
     c1, c2 = 4.0, 1.0
     s, _ = split_linear(-TURN, torch.diag(torch.tensor([c1, c2], dtype=double)))
     assert float(s[0, 1]) == pytest.approx((c2 - c1) / (c1 + c2), rel=1e-12)

@@ -46,7 +46,7 @@ def rate(schedule: Schedule, t: float) -> Rate:
 
 
 def velocity_from_x0(x: Tensor, x0: Tensor, t: Time, r: Rate) -> Tensor:
-    r""":math:`\dot x = \dot\alpha_t \hat x_0 + \dot\sigma_t \hat\epsilon`, the velocity of the probability flow at x_t."""
+    r""":math:`\dot x = \dot\alpha_t \hat x_0 + \dot\sigma_t \hat\epsilon`: the probability flow at x_t."""
     return r.alpha * x0 + r.sigma * noise_from_x0(x, x0, t)
 
 
@@ -111,7 +111,7 @@ def conversion(source: Quantity, target: Quantity, t: Time) -> Conversion:
 
 
 def worth(target: Quantity, t: Time) -> float:
-    r"""|d target / d x0| at fixed x_t: an error of :math:`\delta` in x0 is one of worth times :math:`\delta` in ``target``.
+    r"""|d target / d x0| at fixed x_t: the size of an error in ``target`` that is worth an error of 1 in x0.
 
     The loss :math:`\|\hat q - q\|^2` is therefore the denoising loss with weight worth squared.
     """
