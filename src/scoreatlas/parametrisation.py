@@ -8,7 +8,7 @@ Sources: Song et al. (2021, arXiv:2011.13456) for drift and diffusion; Lipman et
 for the velocity of a Gaussian path; Kingma & Gao (2023, arXiv:2303.00848) for losses as weighted losses.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -106,7 +106,8 @@ def conversion(source: Quantity, target: Quantity, t: Time) -> Conversion:
 
     ``t`` may hold any numbers that support arithmetic, symbols included: the chapter prints its table that way.
     """
-    zero, one = t.alpha * 0, t.alpha * 0 + 1
+    zero: Any = t.alpha * 0  # a number or a symbol: the formulas only add and multiply
+    one: Any = zero + 1
     return Conversion(convert(zero, one, t, source, target), convert(one, zero, t, source, target))
 
 

@@ -1,6 +1,6 @@
 r"""A normalising flow of affine couplings: exact density, exact inverse, one pass each way.
 
-Dinh, Sohl-Dickstein & Bengio (ICLR 2017), *Density Estimation using Real NVP*, arXiv:1605.08803, equations 6 to 9.
+Dinh, Sohl-Dickstein & Bengio (ICLR 2017), *Density Estimation using Real NVP*, arXiv:1605.08803, equations 4 to 9.
 
 Deviations:
     - No batch normalisation (their section 3.7): it would make the density of a row depend on its batch.

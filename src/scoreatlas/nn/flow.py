@@ -107,7 +107,7 @@ def follow(velocity: Velocity, x: Tensor, steps: int, start: float = 1.0, end: f
 
 
 def bend(path: Tensor) -> Tensor:
-    r"""How far a path is from straight, (b,), per entry: Liu et al., equation 4, on equal steps of tau.
+    r"""How far a path is from straight, (b,), per entry: the straightness S of Liu et al., on equal steps of tau.
 
     .. math:: S = \int_0^1 \frac1n \left\| (x_1 - x_0) - \dot x_\tau \right\|^2 d\tau
 

@@ -64,7 +64,7 @@ def pairs(net: VelocityNet, device: str, n: int = PAIRS, steps: int = STEPS) -> 
 
 @torch.no_grad()
 def evidence(net: VelocityNet, device: str, n: int = 128) -> dict[str, Any]:
-    """Loss on held-out digits, bend of the paths, and what few steps cost against many."""
+    """Loss on held-out digits with independent noise, bend of the paths, and what few steps cost against many."""
     images = data.digits("test")[0][:n].to(device)
     held_out = FlowMatching(net).loss({"image": images}, Rng([1], rows=n, device=device)).mean()
     noise = Rng([2], rows=n, device=device).normal(1, 32, 32)
