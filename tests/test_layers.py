@@ -14,7 +14,7 @@ LAYERS = (
     {"measurement"},
     {"data", "nn", "training"},
     {"priors"},
-    {"priors.pretrained", "tweedie", "parametrisation", "likelihood", "gauge"},
+    {"priors.pretrained", "priors.zoo", "tweedie", "parametrisation", "likelihood", "gauge"},
     {"solvers", "samplers", "priors.train", "priors.train_flows"},
     {"metrics", "knowledge", "peers"},
     {"bench"},

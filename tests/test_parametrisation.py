@@ -103,7 +103,7 @@ def test_continuity_equation(schedule):
     score = torch.autograd.grad(log_p(x, at).sum(), x)[0]
     x = x.detach()
     left = (log_p(x, schedule.at(t + h)) - log_p(x, schedule.at(t - h))) / (2 * h)
-    right = -divergence - (u * score).sum(1)
+    right = (-divergence - (u * score).sum(1)).detach()
     assert float((left - right).abs().max()) < 1e-6 * max(1.0, float(left.abs().max()))
 
 
