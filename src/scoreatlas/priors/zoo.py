@@ -23,11 +23,13 @@ from scoreatlas.priors.pretrained import WEIGHTS, write_card
 Train = Callable[[str, Path, str, float | None], None]
 
 # Classes that weights may be loaded into, and where they are. Each takes what its attribute ``config`` says.
-NETWORKS: dict[str, str] = {}
+NETWORKS: dict[str, str] = {"VelocityNet": "scoreatlas.nn.flow"}
 
 # Recipes by name: the module whose ``train(name, checkpoints, device, seconds)`` makes the network and saves it.
 RECIPES: dict[str, str] = {
     "outline": "scoreatlas.bench.outline",
+    "digits-flow": "scoreatlas.priors.train_flows",
+    "digits-reflow": "scoreatlas.priors.train_flows",
 }
 
 
