@@ -23,10 +23,15 @@ from scoreatlas.priors.pretrained import WEIGHTS, write_card
 Train = Callable[[str, Path, str, float | None], None]
 
 # Classes that weights may be loaded into, and where they are. Each takes what its attribute ``config`` says.
-NETWORKS: dict[str, str] = {}
+NETWORKS: dict[str, str] = {
+    "NoisyClassifier": "scoreatlas.nn.noisy_classifier",
+}
 
 # Recipes by name: the module whose ``train(name, checkpoints, device, seconds)`` makes the network and saves it.
-RECIPES: dict[str, str] = {}
+RECIPES: dict[str, str] = {
+    "digits-classifier": "scoreatlas.priors.classifiers",
+    "digits-classifier-clean": "scoreatlas.priors.classifiers",
+}
 
 
 class Trained(NamedTuple):
