@@ -2,7 +2,7 @@ r"""Guided denoisers: a class or a caption strengthened beyond Bayes' rule.
 
 Dhariwal & Nichol (2021), *Diffusion Models Beat GANs on Image Synthesis*, arXiv:2105.05233, Algorithm 2.
 Ho & Salimans (2022), *Classifier-Free Diffusion Guidance*, arXiv:2207.12598, equation 6.
-Kynkaanniemi et al. (2024), *Applying Guidance in a Limited Interval [...]*, arXiv:2404.07724, equation 5.
+Kynkaanniemi et al. (2024), *Applying Guidance in a Limited Interval [...]*, arXiv:2404.07724.
 
 A guided denoiser is a :class:`~scoreatlas.priors.diffusion.Denoiser`, so every sampler and solver runs guided
 without change. Clean images, noise and score are affine in each other, so guiding one is guiding all (see
@@ -26,7 +26,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-from scoreatlas.priors.diffusion import Denoiser
+from scoreatlas.priors.diffusion import Denoiser, DiffusionPrior
 
 EVERYWHERE = (0.0, math.inf)
 
@@ -53,8 +53,8 @@ class Guided(ABC):
         """The scale at these noise levels, shaped to multiply x (b, *s)."""
         low, high = self.interval
         sigma = sigma.to(x)
-        inside = (sigma > low) & (sigma <= high)
-        return _rows(torch.where(inside, self.scale, 1.0).to(x), x)
+        inside = ((sigma > low) & (sigma <= high)).to(x)
+        return _rows(1 + (self.scale - 1) * inside, x)
 
     @final
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
@@ -161,6 +161,17 @@ class Labelled:
     def __call__(self, x: Tensor, sigma: Tensor, /) -> Tensor:
         """Posterior mean (b, *s) given the labels."""
         return self.net(x, sigma, self.label.expand(x.shape[0]))
+
+
+def guidance(prior: DiffusionPrior) -> Guided:
+    """The guided denoiser of a prior.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if not isinstance(prior.denoiser, Guided):
+        raise ValueError(f"needs a prior with a guided denoiser, got {type(prior.denoiser).__name__}")
+    return prior.denoiser
 
 
 def _rows(value: Tensor, x: Tensor) -> Tensor:
