@@ -126,9 +126,9 @@ def judged(x: Tensor, label: Tensor, judge: Classifier, real: Tensor, of: Tensor
 
 
 def energy(x: Tensor, y: Tensor) -> float:
-    """Energy distance of two samples (n, d), (m, d) over the mean distance in the second; expectation 0 if equal in law.
+    """Energy distance of two samples (n, d), (m, d) over the mean distance in the second.
 
-    The unbiased statistic of Szekely & Rizzo (2013), which needs few samples but may be slightly negative.
+    The unbiased statistic of Szekely & Rizzo (2013): expectation 0 if they are equal in law, even if they are small.
     """
     within = lambda z: float(torch.cdist(z, z).sum()) / (len(z) * (len(z) - 1))  # noqa: E731
     return (2 * float(torch.cdist(x, y).mean()) - within(x) - within(y)) / within(y)
@@ -159,9 +159,11 @@ def provenance(profile: str) -> dict[str, Any]:
     commit, dirty = _commit()
     cards = {name: zoo.load(name).card["sha256"] for name in ("digits-classifier", "digits-classifier-clean")}
     return {
-        "profile": profile, "commit": commit, "dirty": dirty, "source_hash": source_hash(MODULES, [denoiser, draw, judged, energy]),
+        "profile": profile, "commit": commit, "dirty": dirty,
+        "source_hash": source_hash(MODULES, [denoiser, draw, judged, energy]),
         "weights": cards | {"digits": load_pretrained("digits").card["sha256"]}, "calls": CALLS, "seeds": SEEDS,
-        "per_class": PER_CLASS[profile], "interval": INTERVAL, "torch": torch.__version__, "device": "cpu", "threads": 1,
+        "per_class": PER_CLASS[profile], "interval": INTERVAL,
+        "torch": torch.__version__, "device": "cpu", "threads": 1,
         "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 

@@ -1,7 +1,7 @@
 r"""A classifier of noisy images, log p(c | x_0 + sigma eps = x), for classifier guidance.
 
-Dhariwal & Nichol (2021), *Diffusion Models Beat GANs on Image Synthesis*, arXiv:2105.05233, section 4 and
-appendix H: the classifier must be trained on images as noisy as the ones it is asked about.
+Dhariwal & Nichol (2021), *Diffusion Models Beat GANs on Image Synthesis*, arXiv:2105.05233, section 4:
+the classifier must be trained on images as noisy as the ones it is asked about.
 
 Deviations:
     - The paper takes the encoder half of its U-Net with attention pooling and half a million updates on ImageNet.

@@ -5,8 +5,8 @@ Condition p(x | c) = N(m_c, v_c), everything p(x) = N(m_u, v_u), scale s. In x =
 .. math:: g(x; \tau) = -s \, \frac{x - m_c}{v_c + \tau} - (1 - s) \, \frac{x - m_u}{v_u + \tau},
 
 so the probability flow dx/dtau = -g/2 and the reverse diffusion dx = -g dtau + dW are linear, and keep Gaussians
-Gaussian. All formulas are for an infinite top noise level and exact steps. A pair with one mean and two variances is the
-counterexample of Bradley & Nakkiran (2024, arXiv:2408.09000).
+Gaussian. All formulas are for an infinite top noise level and exact steps. A pair with one mean and two variances is
+the counterexample of Bradley & Nakkiran (2024, arXiv:2408.09000).
 """
 
 import math

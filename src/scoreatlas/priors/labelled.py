@@ -40,7 +40,9 @@ class LabelledMixture:
     def given(self, c: int) -> GaussianMixture:
         """p(x | c)."""
         k, mixture = self._of(c), self.mixture
-        covariances = mixture.covariances if mixture.basis is not None else mixture.variances.expand(len(self.labels), -1)
+        covariances = (
+            mixture.covariances if mixture.basis is not None else mixture.variances.expand(len(self.labels), -1)
+        )
         return GaussianMixture(mixture.weights[k], mixture.means[k].reshape(-1, *mixture.shape), covariances[k])
 
     def logits(self, x: Tensor, sigma: float | Tensor = 0.0) -> Tensor:
