@@ -135,7 +135,7 @@ def energy(x: Tensor, y: Tensor) -> float:
 
 
 def measure(profile: str, partial: Path) -> dict[str, Any]:
-    """The record: every line, the held-out digits themselves as a floor, and where it was made."""
+    """The record: every line, sets of real digits, and where it was made."""
     torch.set_num_threads(1)
     told = provenance(profile)
     found = _kept(partial, told["source_hash"])
@@ -149,9 +149,17 @@ def measure(profile: str, partial: Path) -> dict[str, Any]:
         found.append(row)
         partial.write_text(json.dumps({"rows": found, "source_hash": told["source_hash"]}))
         print(f"{line.kind} w={line.w:g} seed={line.seed}: {row['accuracy']:.2f} {row['spread']:.2f}", flush=True)
-    held, classes = data.digits("validation")
-    few = torch.cat([(classes == c).nonzero()[: PER_CLASS[profile], 0] for c in range(10)])
-    return {"rows": found, "real": judged(held[few], classes[few], judge, real, of), "provenance": told}
+    real_sets = [judged(x, label, judge, real, of) for x, label in sets(PER_CLASS[profile])]
+    return {"rows": found, "real": real_sets, "provenance": told}
+
+
+def sets(per_class: int, most: int = 10) -> Iterator[tuple[Tensor, Tensor]]:
+    """Disjoint sets of validation digits, each as large as a line's, for what the measures say of real digits."""
+    images, labels = data.digits("validation")
+    of_class = [(labels == c).nonzero()[:, 0] for c in range(10)]
+    for i in range(min(most, min(len(index) for index in of_class) // per_class)):
+        few = torch.cat([index[i * per_class : (i + 1) * per_class] for index in of_class])
+        yield images[few], labels[few]
 
 
 def provenance(profile: str) -> dict[str, Any]:

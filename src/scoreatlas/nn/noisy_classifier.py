@@ -61,7 +61,7 @@ class NoisyClassifier(nn.Module):
             [_Stage(a, b, embedding) for a, b in ((1, width), (width, 2 * width), (2 * width, 4 * width))]
         )
         self.head = nn.Sequential(nn.Linear(4 * width * (side // 8) ** 2, 48), nn.SiLU(), nn.Linear(48, classes))
-        self.frequencies = nn.Parameter(self.head[-1].bias.detach().new_zeros(classes))  # b
+        self.frequencies = nn.Parameter(self.head[-1].bias.detach().new_zeros(classes))  # type: ignore[operator]  # b
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Logits (b, classes) of noisy images (b, 1, side, side) and sigma of shape () or (b,), positive."""
