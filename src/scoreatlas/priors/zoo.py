@@ -23,13 +23,18 @@ from scoreatlas.priors.pretrained import WEIGHTS, write_card
 Train = Callable[[str, Path, str, float | None], None]
 
 # Classes that weights may be loaded into, and where they are. Each takes what its attribute ``config`` says.
-NETWORKS: dict[str, str] = {"VelocityNet": "scoreatlas.nn.flow"}
+NETWORKS: dict[str, str] = {
+    "NoisyClassifier": "scoreatlas.nn.noisy_classifier",
+    "VelocityNet": "scoreatlas.nn.flow",
+}
 
 # Recipes by name: the module whose ``train(name, checkpoints, device, seconds)`` makes the network and saves it.
 RECIPES: dict[str, str] = {
     "outline": "scoreatlas.bench.outline",
     "digits-flow": "scoreatlas.priors.train_flows",
     "digits-reflow": "scoreatlas.priors.train_flows",
+    "digits-classifier": "scoreatlas.priors.classifiers",
+    "digits-classifier-clean": "scoreatlas.priors.classifiers",
 }
 
 
