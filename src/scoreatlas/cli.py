@@ -61,13 +61,16 @@ def priors_train(
 
     from scoreatlas.bench.evidence import measure
     from scoreatlas.metrics.judge import NAME, train_judge
+    from scoreatlas.priors import zoo
     from scoreatlas.priors.train import RECIPES, train
 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    for name in names or [NAME, *RECIPES]:
+    for name in names or [NAME, *RECIPES, *zoo.RECIPES]:
         print(f"training {name} on {chosen}; progress in {checkpoints / name}.log")
         if name == NAME:
             print(f"test accuracy {train_judge(chosen):.4f}")
+        elif name in zoo.RECIPES:
+            zoo.train(name, checkpoints, chosen, hours * 3600 if hours else None)
         else:
             train(name, checkpoints, chosen, hours * 3600 if hours else None)
             measure(name, chosen)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, final
@@ -35,6 +35,7 @@ class Record:
         cost: {denoiser_calls, vjps, operator_calls, seconds, peak_mb}.
         provenance: {commit, dirty, source_hash, weights_sha256, data_sha256, instance_hash, torch,
             device, dtype, threads, utc, size}.
+        counts: {name: [count, ...]}, rank histograms of simulation-based calibration; empty without it.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Record:
     floor: dict[str, float | None]
     cost: dict[str, float | None]
     provenance: dict[str, Any]
+    counts: dict[str, list[int]] = field(default_factory=dict)
 
 
 @final
@@ -113,8 +115,8 @@ def _read(path: Path, mtime_ns: int, size: int) -> Record:
     """The record of a file as it stands: a page of tables reads each record many times."""
     body = read(path)
     try:
-        return Record(**{f.name: body[f.name] for f in fields(Record)})
-    except KeyError as error:
+        return Record(**{f.name: body[f.name] for f in fields(Record) if f.name in body})
+    except TypeError as error:
         raise AtlasError(f"{path} is truncated or not a record; {REMEDY}") from error
 
 
