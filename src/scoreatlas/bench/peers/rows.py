@@ -82,7 +82,7 @@ ROWS = (
     Row("DPS", "ours", "DPS", source="tuned", long=0, tune=("zeta", (1.0, 3.0, 10.0))),
     Row("DPS", "deepinv", "DeepinvDPS"),
     Row("DPS", "deepinv", "DeepinvDPS", {"guidance": "annealed"}, "documented", note="knows the noise level"),
-    Row("DPS", "deepinv", "DeepinvDPS", source="tuned", long=0, tune=("weight", (30.0, 100.0, 300.0))),
+    Row("DPS", "deepinv", "DeepinvDPS", source="tuned", long=0, tune=("weight", (100.0, 300.0, 1000.0))),
     Row("DPS", "azula", "AzulaDPS", note="norm over the batch"),
     Row("DPS", "azula", "AzulaDPS", {}, "tuned", 0, ("zeta", (3.0, 10.0, 30.0)), "norm over the batch"),
     Row("PiGDM", "ours", "PiGDM", source="paper"),
