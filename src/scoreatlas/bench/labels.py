@@ -36,6 +36,13 @@ LABELS = {
     "ssim": Label("SSIM", INFINITY),
     "residual": Label("residual (sigma_y)", 1),
     "diversity": Label("diversity", float("nan")),  # neither more nor less is better in itself
+    # Of one network call; setup is that of a run.
+    "operations": Label("operations", 0),
+    "views": Label("views", 0),
+    "syncs": Label("syncs", 0),
+    "ms": Label("ms", 0),
+    "setup": Label("setup", 0),
+    "difference": Label("difference", 0),
     "cost.denoiser_calls": Label("network calls", 0),
     "cost.vjps": Label("vjps", 0),
     "cost.operator_calls": Label("operator calls", 0),
