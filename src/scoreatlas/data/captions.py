@@ -1,4 +1,4 @@
-"""Captions for the digits: three words each, measured on the image itself.
+"""Small digits, and captions for them: three words each, measured on the image itself.
 
 ``seven thin slanted`` is the class, whether the stroke is thinner than that of most training digits, and whether the
 digit leans to the right more than most. The last two words are read off the pixels, so the same ruler judges the
@@ -6,14 +6,24 @@ captions of training images and the obedience of generated ones.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
     "thin", "bold", "upright", "slanted",
 )  # fmt: skip
-MEDIAN_THICKNESS = 2.39  # pixels, of the training digits
-MEDIAN_SLANT = 0.10  # of the training digits
+MEDIAN_THICKNESS = 1.43  # pixels, of the small training digits
+MEDIAN_SLANT = 0.10  # of the small training digits
+
+
+def small(images: Tensor) -> Tensor:
+    """Digits at half the resolution, (b, 1, 16, 16), by averaging."""
+    return nn.functional.avg_pool2d(images, 2)
+
+
+def enlarge(images: Tensor) -> Tensor:
+    """Small digits at the size that the judge knows, (b, 1, 32, 32), by bilinear interpolation."""
+    return nn.functional.interpolate(images, scale_factor=2, mode="bilinear")
 
 
 def thickness(images: Tensor) -> Tensor:
@@ -43,7 +53,7 @@ def slant(images: Tensor) -> Tensor:
 
 
 def caption(images: Tensor, labels: Tensor) -> Tensor:
-    """Words (b, 3) as indices into ``WORDS`` for images (b, 1, h, w) in [-1, 1] and classes (b,)."""
+    """Words (b, 3) as indices into ``WORDS`` for small images (b, 1, 16, 16) in [-1, 1] and classes (b,)."""
     bold = (thickness(images) > MEDIAN_THICKNESS).long()
     leaning = (slant(images) > MEDIAN_SLANT).long()
     return torch.stack([labels, 10 + bold, 12 + leaning], 1)

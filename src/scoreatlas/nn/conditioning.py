@@ -52,7 +52,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention among tokens; :meth:`project` and ``out`` are apart so that streams can be joined between."""
+    """Multi-head attention among tokens; streams can be joined between :meth:`project` and ``out``."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class AdaLN(nn.Module):
 
 @final
 class AdaLNZero(nn.Module):
-    """:class:`AdaLN` with a gate per channel on each branch, all of it zero at first: the block starts as the identity."""
+    """:class:`AdaLN` with a gate per channel on each branch, all zero at first: the block starts as the identity."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

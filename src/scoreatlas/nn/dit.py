@@ -6,7 +6,8 @@ Deviations:
     - As many channels come out as go in. The official network has twice as many: noise, and what interpolates its
       diagonal variance. Here :class:`~scoreatlas.nn.precondition.Preconditioned` makes a denoiser of the output.
     - Pixels, not the latent of an autoencoder. Nothing in the network knows the difference.
-    - Embeddings start with standard deviation dim^(-1/2), not 0.02: that is what 0.02 is about in the official widths.
+    - The label table starts at N(0, 1), torch's default, and the layers of the time embedding like all others. The
+      official code draws both with standard deviation 0.02; a short training should not begin by growing them.
     - The null class is a row of the table here too, but dropping labels is left to the loss.
 """
 
@@ -53,7 +54,6 @@ class DiT(nn.Module):
         self.embed = linear(channels * patch**2, dim)
         self.register_buffer("place", sincos_2d(dim, side // patch, side // patch), persistent=False)
         self.time, self.label = TimeEmbedding(dim), nn.Embedding(classes + 1, dim)
-        nn.init.normal_(self.label.weight, std=dim**-0.5)
         self.blocks = nn.ModuleList([BLOCKS[conditioning](dim, heads) for _ in range(depth)])
         self.head = head(conditioning, dim, channels * patch**2)
 

@@ -18,7 +18,7 @@ class Hourglass(nn.Module):
     Args:
         channels: image channels.
         widths: feature channels per resolution level; the resolution halves between levels.
-        decoder_widths: the same for the decoder, which may be wider to make up for the missing skips; ``widths`` if None.
+        decoder_widths: the same for the decoder, which may be wider to make up for the skips; ``widths`` if None.
         blocks: residual blocks per level, in the encoder and in the decoder.
         classes: number of classes; label ``classes`` is the null class. 0 makes an unconditional network.
         patch: pixels are folded into ``patch x patch`` channels before the first level.

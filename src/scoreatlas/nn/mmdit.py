@@ -122,7 +122,6 @@ class MMDiT(nn.Module):
         self.embed = linear(channels * patch**2, dim)
         self.register_buffer("place", sincos_2d(dim, side // patch, side // patch), persistent=False)
         self.time, self.word = TimeEmbedding(dim), nn.Embedding(words + 1, dim)
-        nn.init.normal_(self.word.weight, std=dim**-0.5)
         self.pool = nn.Sequential(linear(dim, dim), nn.SiLU(), linear(dim, dim)) if pooled else None
         self.blocks = nn.ModuleList(
             JointBlock(dim, heads, last=i == depth - 1) if separate else SharedBlock(dim, heads) for i in range(depth)
