@@ -60,7 +60,7 @@ class Recipe:
 
     make: Callable[[], nn.Module]
     seeds: tuple[int, ...] = (0, 1, 2)
-    steps: int = 2000
+    steps: int = 1200
     batch: int = 64
     lr: float = 3e-3
     ema: float = 0.995
@@ -71,8 +71,8 @@ RECIPES = {
     "dit-cross-attention": Recipe(lambda: DiT(side=SIDE, conditioning="cross-attention")),
     "dit-adaln": Recipe(lambda: DiT(side=SIDE, conditioning="adaLN")),
     "dit-adaln-zero": Recipe(lambda: DiT(side=SIDE, conditioning="adaLN-Zero")),
-    "unet-skips": Recipe(lambda: UNet(1, (24, 48, 64), patch=2), seeds=(0,), steps=1000, batch=32, lr=2e-3),
-    "unet-no-skips": Recipe(lambda: Hourglass(1, (24, 48, 64), patch=2), seeds=(0,), steps=1000, batch=32, lr=2e-3),
+    "unet-skips": Recipe(lambda: UNet(1, (24, 48, 64), patch=2), seeds=(0,), steps=800, batch=32, lr=2e-3),
+    "unet-no-skips": Recipe(lambda: Hourglass(1, (24, 48, 64), patch=2), seeds=(0,), steps=800, batch=32, lr=2e-3),
     "mmdit-separate": Recipe(lambda: MMDiT(side=SIDE, separate=True)),
     "mmdit-shared": Recipe(lambda: MMDiT(side=SIDE, separate=False)),
 }
