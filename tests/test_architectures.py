@@ -64,9 +64,9 @@ def test_a_recipe_trains_measures_and_saves_each_seed_once(tmp_path: Path, monke
     assert [r["seed"] for r in saved["about"]["evidence"]["seeds"]] == [3, 4]
     average, _ = load_run(name, 3, tmp_path)
     other, _ = load_run(name, 4, tmp_path)
-    for ours, shipped, second in zip(average.parameters(), saved["net"].parameters(), other.parameters(), strict=True):
-        assert torch.equal(ours, shipped)  # the first seed
-        assert ours.numel() < 20 or not torch.equal(ours, second) or float(ours.abs().max()) == 0
+    vector = torch.nn.utils.parameters_to_vector
+    assert torch.equal(vector(average.parameters()), vector(saved["net"].parameters()))  # the first seed
+    assert not torch.equal(vector(average.parameters()), vector(other.parameters()))
     before = (tmp_path / f"{name}-3.safetensors").stat().st_mtime_ns
     assert run(name, 3, tmp_path)["loss"] == 0.5  # from its record
     assert (tmp_path / f"{name}-3.safetensors").stat().st_mtime_ns == before
