@@ -17,15 +17,11 @@ def to_csv(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> str:
     """One line per number, at full precision, with its 95 % interval, seeds, failures and notes."""
     s, out = sheet(id, profile, root), io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*s.told_heads, "world", "task", "metric", "value", "low", "high", "seeds", "failed", "note"])
-    for j, column in enumerate(s.columns):
-        for line in s.lines:
-            e, shown = line.cells[j].estimate, line.cells[j]
-            if e is None and not shown.note and not shown.failed:
-                continue  # a metric that this row cannot have
-            ends = ["", "", ""] if e is None else ["" if v != v else repr(v) for v in e]
-            place = (*(line.place or (column.world, column.task)), column.metric)
-            writer.writerow([*line.told, *place, *ends, shown.seeds, shown.failed, shown.note])
+    writer.writerow([*s.file_heads, "world", "task", "metric", "value", "low", "high", "seeds", "failed", "note"])
+    for words, place, shown in s.numbers():
+        e = shown.estimate
+        ends = ["", "", ""] if e is None else ["" if v != v else repr(v) for v in e]
+        writer.writerow([*words, *place, *ends, shown.seeds, shown.failed, shown.note])
     return out.getvalue()
 
 

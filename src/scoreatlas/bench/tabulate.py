@@ -1,28 +1,68 @@
-"""The table of a suite: a sheet made of its records."""
+"""The tables of the suites: sheets made of their records."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
-from scoreatlas.bench.aggregate import Grid, Shown, brief, grid, settings
+from scoreatlas.bench.aggregate import Grid, Place, Shown, brief, grid, settings
 from scoreatlas.bench.labels import LABELS
-from scoreatlas.bench.sheet import Column, Line, Sheet, titles
+from scoreatlas.bench.sheet import Column, Line, Number, Sheet
 from scoreatlas.bench.suite import BENCHMARKS, Entry
 
 NOTHING = Shown(None, 0, 0, "")  # a metric that a world does not have
 
 
 @dataclass(frozen=True)
-class RecordSheet(Sheet):
-    """A table of a suite, in either layout.
+class SuiteSheet(Sheet):
+    """A row for each solver, a column for each world, task and metric.
+
+    Words of a row: solver, settings (steps and what differs from the defaults, with its source; files
+    give all of them), calls (network calls of one chain, and vjps). A number is the mean ± half of the
+    95 % interval over seeds (over images, if there is one seed), with failures counted, or the reason
+    why there is none.
 
     Attributes:
         grid: the records in rows and columns.
     """
 
     grid: Grid
-    told_heads: ClassVar[tuple[str, ...]] = ("solver", "settings", "source")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return "solver", "settings", "calls"
+
+    @property
+    def columns(self) -> list[Column]:
+        places = self.grid.places
+        return [Column(title, place[2]) for title, place in zip(_titles(places), places, strict=True)]
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        g = self.grid
+        if not g.shown:
+            return []
+        lines = [
+            Line((type(e.solver).__name__, brief(e), _calls(g, e, g.pairs)), [g.cell(e, place) for place in g.places])
+            for e in g.entries
+        ]
+        if g.spec.floor:
+            lines.append(Line(("exact samples", "", ""), [g.floor(place) for place in g.places], ranked=False))
+        return lines
+
+    @property
+    def file_heads(self) -> tuple[str, ...]:
+        return "solver", "settings", "source"
+
+    def numbers(self) -> Iterator[Number]:
+        g = self.grid
+        for place in g.places:
+            for e in g.entries:
+                words = type(e.solver).__name__, settings(repr(e.solver)), e.source
+                yield Number(words, place, g.cell(e, place))
+            if g.spec.floor:
+                yield Number(("exact samples", "", ""), place, g.floor(place))
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -46,69 +86,40 @@ class RecordSheet(Sheet):
 
 @final
 @dataclass(frozen=True)
-class SuiteSheet(RecordSheet):
-    """A row for each solver.
-
-    Words of a row: solver, settings (steps and what differs from the defaults, with its source; files
-    give all of them), calls (network calls of one chain, and vjps). One column per world, task and
-    metric: mean ± half of the 95 % interval over seeds (over images, if a record is a mean over
-    images), with failures counted, or why there is nothing.
-    """
-
-    heads: ClassVar[tuple[str, ...]] = ("solver", "settings", "calls")
+class LongSheet(SuiteSheet):
+    """A row for each world, task and solver, a column for each metric; nothing is ranked."""
 
     @cached_property
+    def alone(self) -> bool:
+        """Whether there is one solver, so that its settings alone tell the rows apart."""
+        return len({type(e.solver).__name__ for e in self.grid.entries}) == 1
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return "world, task", "settings" if self.alone else "solver", "calls"
+
+    @property
     def columns(self) -> list[Column]:
-        places = self.grid.places
-        return [Column(title, *place) for title, place in zip(titles(places), places, strict=True)]
+        there = {metric for _, _, metric in self.grid.places}
+        return [Column(LABELS[m].text, m) for m in self.spec.metrics if m in there]
 
     @cached_property
     def lines(self) -> list[Line]:
-        g = self.grid
-        if not g.shown:
-            return []
-        lines = [
-            Line((_name(e), brief(e), _calls(g, e, g.pairs)), _told(e), [g.cell(e, place) for place in g.places])
-            for e in g.entries
-        ]
-        if g.spec.floor:
-            words = ("exact samples", "", "")
-            lines.append(Line(words, words, [g.floor(place) for place in g.places], ranked=False))
-        return lines
-
-
-@final
-@dataclass(frozen=True)
-class LongSheet(RecordSheet):
-    """A row for each world, task and solver, a column for each metric; nothing competes, as rows are of many worlds."""
-
-    heads: ClassVar[tuple[str, ...]] = ("world, task", "settings", "calls")
-
-    @cached_property
-    def columns(self) -> list[Column]:
-        there = {name for _, _, name in self.grid.places}
-        return [Column(LABELS[m].text, "", "", m) for m in self.grid.spec.metrics if m in there]
-
-    @cached_property
-    def lines(self) -> list[Line]:
-        g, lines = self.grid, []
-        alone = len({_name(e) for e in g.entries}) == 1
+        g, metrics, lines = self.grid, [c.metric for c in self.columns], list[Line]()
         for w, t in g.pairs:
-            for e in (e for e in g.entries if g.of(e, w, t)):
-                words = (f"{w}, {t}", brief(e) if alone else f"{_name(e)} {brief(e)}", _calls(g, e, [(w, t)]))
-                cells = [g.cell(e, (w, t, c.metric)) if self._has(w, t, c) else NOTHING for c in self.columns]
-                lines.append(Line(words, _told(e), cells, ranked=False, place=(w, t)))
-            if g.spec.floor and lines:
-                words = (f"{w}, {t}", "exact samples", "")
-                cells = [g.floor((w, t, c.metric)) if self._has(w, t, c) else NOTHING for c in self.columns]
-                lines.append(Line(words, ("exact samples", "", ""), cells, ranked=False, place=(w, t)))
+            there = {m for m in metrics if (w, t, m) in g.places}
+            for e in g.entries:
+                if g.of(e, w, t):
+                    name = brief(e) if self.alone else f"{type(e.solver).__name__} {brief(e)}"
+                    cells = [g.cell(e, (w, t, m)) if m in there else NOTHING for m in metrics]
+                    lines.append(Line((f"{w}, {t}", name, _calls(g, e, [(w, t)])), cells, ranked=False))
+            if g.spec.floor and there:
+                cells = [g.floor((w, t, m)) if m in there else NOTHING for m in metrics]
+                lines.append(Line((f"{w}, {t}", "exact samples", ""), cells, ranked=False))
         return lines
 
-    def _has(self, world: str, task: str, column: Column) -> bool:
-        return (world, task, column.metric) in self.grid.places
 
-
-def sheet(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> RecordSheet:
+def sheet(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> SuiteSheet:
     """The table of that id.
 
     Raises:
@@ -116,14 +127,6 @@ def sheet(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> RecordShe
     """
     g = grid(id, profile, root)
     return (LongSheet if g.spec.layout == "long" else SuiteSheet)(g.spec, g.profile, g)
-
-
-def _name(entry: Entry) -> str:
-    return type(entry.solver).__name__
-
-
-def _told(entry: Entry) -> tuple[str, ...]:
-    return _name(entry), settings(repr(entry.solver)), entry.source
 
 
 def _calls(g: Grid, entry: Entry, pairs: list[tuple[str, str]]) -> str:
@@ -135,3 +138,11 @@ def _calls(g: Grid, entry: Entry, pairs: list[tuple[str, str]]) -> str:
         if counts and (counts[-1] or not unit):
             parts.append("–".join(str(c) for c in dict.fromkeys((counts[0], counts[-1]))) + unit)
     return " + ".join(parts)
+
+
+def _titles(places: list[Place]) -> list[str]:
+    """World, task and metric of each column, without what all columns share."""
+    parts = [(w, t, LABELS[m].text) for w, t, m in places]
+    varies = [len({p[i] for p in parts}) > 1 for i in range(3)]
+    varies[2] = varies[2] or not any(varies)
+    return [" ".join(p[i] for i in range(3) if varies[i]) for p in parts]

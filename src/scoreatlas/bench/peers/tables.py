@@ -1,16 +1,17 @@
 """The tables of the comparison: columns chosen from its record."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
-from scoreatlas.bench.aggregate import Shown, settings
+from scoreatlas.bench.aggregate import Place, Shown, settings
 from scoreatlas.bench.labels import LABELS
 from scoreatlas.bench.peers.measure import LONG, SHORT, TASKS
 from scoreatlas.bench.peers.record import NAME, PROFILE, load
-from scoreatlas.bench.sheet import Column, Line, Sheet
+from scoreatlas.bench.sheet import Column, Line, Number, Sheet
 from scoreatlas.bench.suite import BENCHMARKS, TableSpec
 from scoreatlas.errors import AtlasError
 from scoreatlas.metrics.estimate import Estimate
@@ -18,7 +19,6 @@ from scoreatlas.metrics.estimate import Estimate
 MOMENTS = ("bias_observed", "spread_observed", "spread_unobserved")
 IMAGES = tuple(("digits", task, metric) for task in TASKS for metric in ("psnr", "residual"))
 SECONDS = ("digits", "both", "cost.seconds")
-Place = tuple[str, str, str]
 
 
 def _free(task: str, *metrics: str) -> tuple[Place, ...]:
@@ -75,27 +75,45 @@ class PeersSheet(Sheet):
     """
 
     record: dict[str, Any]
-    heads: ClassVar[tuple[str, ...]] = ("method", "library", "settings", "calls")
-    told_heads: ClassVar[tuple[str, ...]] = ("method", "library", "solver", "settings", "source")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return "method", "library", "settings", "calls"
+
+    @property
+    def columns(self) -> list[Column]:
+        return [Column(_title(*place), place[2]) for place in TABLES[self.spec.id][1]]
 
     @cached_property
-    def columns(self) -> list[Column]:
-        return [Column(_title(*place), *place) for place in TABLES[self.spec.id][1]]
+    def rows(self) -> list[tuple[dict[str, Any], list[Shown]]]:
+        """The rows of the record that all columns concern, and their numbers."""
+        found = [(row, self._cells(row["cells"])) for row in self.record["rows"]]
+        return [(row, cells) for row, cells in found if cells]
 
     @cached_property
     def lines(self) -> list[Line]:
         lines = []
-        for row in self.record["rows"]:
-            cells, asked, calls = self._cells(row["cells"]), row["asked"], row["calls"]
-            if cells:
-                first = (asked["method"], asked["library"])
-                said = "; ".join(filter(None, [row["settings"], asked["note"]]))
-                told = (*first, asked["name"], settings(row["repr"]), asked["source"])
-                lines.append(Line((*first, said, _calls(calls)), told, cells, calls.get("denoiser_calls") != 0))
+        for row, cells in self.rows:
+            said = "; ".join(filter(None, [row["settings"], row["asked"]["note"]]))
+            words = row["asked"]["method"], row["asked"]["library"], said, _calls(row["calls"])
+            lines.append(Line(words, cells, ranked=row["calls"].get("denoiser_calls") != 0))
         if self.spec.floor:
-            words = ("exact samples", "", "", "")
-            lines.append(Line(words, (*words, ""), self._cells(self.record["floor"]), ranked=False))
+            lines.append(Line(("exact samples", "", "", ""), self._cells(self.record["floor"]), ranked=False))
         return lines
+
+    @property
+    def file_heads(self) -> tuple[str, ...]:
+        return "method", "library", "solver", "settings", "source"
+
+    def numbers(self) -> Iterator[Number]:
+        floor = self._cells(self.record["floor"])
+        for j, place in enumerate(TABLES[self.spec.id][1]):
+            for row, cells in self.rows:
+                asked = row["asked"]
+                words = asked["method"], asked["library"], asked["name"], settings(row["repr"]), asked["source"]
+                yield Number(words, place, cells[j])
+            if self.spec.floor:
+                yield Number(("exact samples", "", "", "", ""), place, floor[j])
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -108,8 +126,8 @@ class PeersSheet(Sheet):
             **told["libraries"],
             "commit": told["commit"][:10] + ("+changes" if told["dirty"] else ""),
             "dates": told["utc"][:10],
-            "records": len(self.lines) - self.spec.floor,
-            "failed": sum(shown.failed > 0 for line in self.lines for shown in line.cells),
+            "records": len(self.rows),
+            "failed": sum(any(shown.failed for shown in cells) for _, cells in self.rows),
             "seeds": told["size"]["seeds"],
         }
 
