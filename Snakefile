@@ -28,7 +28,7 @@ WHAT = f"--profile {OPTIONS['profile']} --device {OPTIONS['device']}"
 ATLAS = f"cd '{ROOT}' && PYTHONPATH='{ROOT}/src' '{Path(sys.executable).with_name('scoreatlas')}'"
 NEEDS = {"mem_mb": 8000, "runtime": 240}
 if OPTIONS["device"] == "cuda":
-    NEEDS |= {"gpu": 1, "gpu_manufacturer": "nvidia"}
+    NEEDS |= {"gpu": 1, "gpu_manufacturer": "nvidia", "scale": 0}  # 0: Kubernetes gets limits too; GPUs need one
 
 # Records, executed chapters and the site say what is left to do, not Snakemake's memory of files and times: each output
 # below is an empty stamp in a folder of this run alone, so no earlier run can vouch for it. Jobs read this file again,
@@ -86,13 +86,12 @@ rule chapters:
     input: expand(f"{STAMPS}/chapters/{{chapter}}", run=RUN, chapter=CHAPTERS)
 
 
-# A cell that fails is recorded and shown as such. What fails this job is a lost machine, or memory that ran out; the
-# second attempt computes what the first left. The pipe keeps progress bars, which want a terminal of their own, away.
+# A cell that fails is recorded and shown as such. What fails this job is a lost machine, or memory that ran out;
+# another attempt computes what it left. The pipe keeps progress bars, which want a terminal of their own, out of logs.
 rule cells:
     output: touch(f"{STAMPS}/cells/{{suite}}/{{shard}}")
     params: cells=f"{ROOT}/{STAMPS}/cells/{{suite}}/{{shard}}.json"
     resources: **NEEDS
-    retries: 1
     shell: "{ATLAS} bench run {wildcards.suite} {WHAT} --failed-ok --keys '{params.cells}' 2>&1 | cat"
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -109,6 +110,22 @@ def test_jobs_are_commands_with_known_options() -> None:
         command = get_command(app).commands[group].commands[name]
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[\w-]+", words + what)) <= known
+
+
+def test_the_page_names_options_targets_and_executors_that_exist() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    commands = re.findall(r"^(?:\.venv/bin/)?(snakemake .*)$", page.replace("\\\n", ""), re.M)
+    assert len(commands) >= 6
+    options = set(re.findall(r'^    "(\w+)": ', SNAKEFILE, re.M))
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["cluster"]
+    plugins = {re.match(r"snakemake-(?:executor|storage)-plugin-([\w-]+)", name) for name in extra} - {None}
+    for command in commands:
+        config = re.search(r"--config((?: \w+=\S+)+)", command)
+        assert not config or set(re.findall(r"(\w+)=", config[1])) <= options, command
+        used = re.findall(r"--(?:executor|default-storage-provider) (\S+)", command)
+        assert set(used) <= {plugin[1] for plugin in plugins}, command
+        targets = re.findall(r" ([a-z]+)(?= *(?:#|$))", re.sub(r"#.*|--\S+(?: [^-]\S*)*|-j \d+", "", command))
+        assert all(f"rule {target}:" in SNAKEFILE for target in targets), command
 
 
 needs_snakemake = pytest.mark.skipif(
