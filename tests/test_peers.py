@@ -13,6 +13,10 @@ from torch import Tensor
 
 from scoreatlas import peers
 from scoreatlas.bench import catalogue
+from scoreatlas.bench.cost import null, operations
+from scoreatlas.bench.counting import Counter, counted_prior
+from scoreatlas.bench.peers.measure import BUDGET, at_budget, conversions
+from scoreatlas.bench.peers.rows import ROWS, Row
 from scoreatlas.errors import AtlasError
 from scoreatlas.measurement import Gaussian, Measurement, simulate
 from scoreatlas.operators.inpainting import Inpainting
@@ -108,6 +112,48 @@ def test_conversion_to_the_unit_range() -> None:
         assert torch.allclose(UnitRange(p, F64)(x, sigma), unit(x, torch.tensor(0.3, dtype=F64)), atol=1e-6)
 
 
+def test_a_level_of_zero_is_no_noise() -> None:
+    """DDRM asks for it in its last step; a network that takes the logarithm of the level would answer NaN."""
+    from scoreatlas.peers.deepinv import UnitRange
+    from scoreatlas.priors.pretrained import load_pretrained
+
+    u = (Rng([0]).normal(1, 32, 32) * 0.3 + 0.5).clamp(0, 1)
+    for sigma in (0.0, torch.tensor(0.0), torch.zeros(1, 1, 1, 1)):
+        assert (UnitRange(load_pretrained("digits").denoiser, torch.float32)(u, sigma) - u).abs().max() < 1e-3
+
+
+def test_deepinv_dps_puts_the_gradient_into_the_score() -> None:
+    """Its last step is x0 - w b / 2 grad |r| with b = sigma^2 / alpha, where DPS takes x0 - zeta grad |r|.
+
+    In the middle b = alpha_s alpha_t (sigma_t / alpha_t)^2 (1 - r^2), r the ratio of the levels: DDPM's beta, nearly.
+    """
+    _, prior, m = world()
+    seen: list[Tensor] = []
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return prior.denoiser(x, sigma)
+
+    out = THERE["DeepinvDPS"](steps=2, weight=3.0)(m, DiffusionPrior(denoiser, VP(), SHAPE), Rng([0], dtype=F64))
+    t = prior.schedule.at(1.0)
+    x = (t.alpha * seen[0]).requires_grad_()
+    x0 = prior.denoiser(x / t.alpha, torch.tensor(t.noise, dtype=F64))
+    (slope,) = torch.autograd.grad((m.y - m.A(x0)).norm(), x)
+    pull = 3.0 * t.sigma**2 / t.alpha / 2 * slope
+    assert (out - (x0 - pull)).abs().max() < 1e-3 * pull.abs().max()  # what is left is deepinv's float32 input
+
+
+STEPPED = [r for r in ROWS if r.iterative and not r.sampler]
+
+
+@pytest.mark.parametrize("row", STEPPED, ids=lambda r: f"{r.name}-{r.source}")
+def test_every_row_makes_as_many_network_calls(row: Row) -> None:
+    _, prior, m = world()
+    counter = Counter()
+    at_budget(row.build())(m, counted_prior(prior, counter), Rng([0], dtype=F64))
+    assert counter.denoiser == BUDGET
+
+
 def test_deepinv_ddrm_halves_its_noise_variance() -> None:
     """It divides its noise by sqrt(2); the paper does not.
 
@@ -172,14 +218,11 @@ def test_the_global_generator_is_left_alone() -> None:
 
 
 def test_conversions_of_a_step_are_counted_by_hand() -> None:
-    """There 2 u - 1, 2 sigma (reshaped, a view), (x + 1) / 2: 6. Back: a division and a product: 2, for each vjp."""
-    from scoreatlas.bench.cost import null, operations
-    from scoreatlas.bench.peers import conversions
-
+    """There 2 u - 1, 2 sigma (from 0 up, reshaped, a view), (x + 1) / 2: 7. Back: division and product: 2, each vjp."""
     m = simulate(torch.zeros(2, *SHAPE), Inpainting(SEEN), Gaussian(0.2), Rng([0], 2))
     prior = DiffusionPrior(null, VP(), SHAPE)
-    assert conversions(operations(THERE["DeepinvDDRM"](), m, prior)) == 6
-    assert conversions(operations(THERE["DeepinvDPS"](), m, prior)) == 8
+    assert conversions(operations(THERE["DeepinvDDRM"](), m, prior)) == 7
+    assert conversions(operations(THERE["DeepinvDPS"](), m, prior)) == 9
 
 
 def test_fields_are_frozen() -> None:

@@ -57,6 +57,12 @@ def importable(path: str) -> str:
     return ""
 
 
+def evidence(value: str) -> str:
+    """The rule of ``record``: files and folders of the checkout, or ``chapter``, the executed cells of its chapter."""
+    missing = [v for v in split(value) if v != "chapter" and not (BIBLIOGRAPHY.parent / v).exists()]
+    return f"names {missing[0]!r}, which the checkout lacks" if missing else ""
+
+
 TEXT = like(r".*\S.*", "filled in")
 URL = like(r"https://[^\s/]+\.[^\s/]+(/\S*)?", "an https address")
 REQUIRED = {"author": TEXT, "title": TEXT, "year": like(r"\d{4}", "a year")}
@@ -83,6 +89,7 @@ OPTIONAL = {
     "commit": like(r"[0-9a-f]{7,40}", "a commit hash"),
     "implementation": importable,
     "suite": some_of(SUITES),
+    "record": evidence,
 } | dict.fromkeys(("journal", "booktitle", "volume", "number", "pages", "publisher", "howpublished", "note"), TEXT)
 RULES = REQUIRED | REQUIRED_OF_SYSTEMS | OPTIONAL
 

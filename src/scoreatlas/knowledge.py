@@ -21,7 +21,8 @@ class System:
     """One system of the catalogue. Text that does not apply is empty; ``summary`` and ``pitfall`` are inline Markdown.
 
     ``eprint`` is the arXiv number, ``code`` the address of the repository that was read, at ``commit``,
-    ``implementation`` the dotted path in this package, ``suite`` the benchmark suites it runs in.
+    ``implementation`` the dotted path in this package, ``suite`` the benchmark suites it runs in, ``record`` other
+    evidence: cards and records by their paths, or "chapter" for the executed cells of its chapter.
     """
 
     key: str
@@ -43,6 +44,7 @@ class System:
     commit: str
     implementation: str
     suite: tuple[str, ...]
+    record: tuple[str, ...]
     eprint: str
     doi: str
     url: str
@@ -99,6 +101,7 @@ def _system(entry: Entry) -> System:
         commit=raw.get("commit", ""),
         implementation=raw.get("implementation", ""),
         suite=split(raw.get("suite", "")),
+        record=split(raw.get("record", "")),
         eprint=raw.get("eprint", ""),
         doi=raw.get("doi", ""),
         url=raw.get("url", ""),
@@ -186,6 +189,7 @@ def _card(system: System) -> str:
         "data": ", ".join(system.modality),
         "to reproduce": DIFFICULTIES[system.difficulty],
         "chapter": f"{system.chapter} {CHAPTERS[system.chapter]}",
+        "evidence": ", ".join("the cells of the chapter" if r == "chapter" else f"`{r}`" for r in system.record),
     }
     if system.code:
         rows["code"] = f"[{system.code.removeprefix('https://github.com/')}]({system.code})"
@@ -193,13 +197,22 @@ def _card(system: System) -> str:
     if system.implementation:
         classes.append("implemented")
         module, _, name = system.implementation.rpartition(".")
-        module = module if name[0].isupper() else system.implementation
+        if _is_module(system.implementation):
+            module = system.implementation
         rows["implementation"] = f"[`{system.implementation}`](#mod-{module.replace('.', '-')})"
         rows["implementation"] += f" (suites: {', '.join(system.suite)})" if system.suite else ""
+        if "cards" in system.suite or "field" in system.suite:
+            rows["exactness"] = f"[card](#card-{name.lower()})"
     facts = "\n".join(f"- **{name}** {value}" for name, value in rows.items() if value)
     head = f"(system-{system.key})=\n```{{container}} system {' '.join(classes)}"
     name = f"**{system.system}** {{cite:t}}`{system.key}`"
     return f"{head}\n{name}\n\n{system.summary}\n\n*Pitfall.* {system.pitfall}\n\n{facts}\n```"
+
+
+def _is_module(path: str) -> bool:
+    """Whether a dotted path of the package names a file, and not something that is defined in one."""
+    file = Path(__file__).parent.joinpath(*path.split(".")[1:])
+    return file.is_dir() or file.with_suffix(".py").exists()
 
 
 def _form(systems: Sequence[System]) -> str:

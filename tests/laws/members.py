@@ -24,6 +24,10 @@ from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
+from scoreatlas.solvers.splitting.dpir import DPIR
+from scoreatlas.solvers.splitting.pnp_admm import PnPADMM
+from scoreatlas.solvers.variational.graikos import Graikos
+from scoreatlas.solvers.variational.red import RED
 
 GRAY, COLOUR = (1, 8, 8), (3, 8, 8)
 F64 = torch.float64
@@ -67,7 +71,10 @@ def prior(shape: tuple[int, ...] = GRAY) -> DiffusionPrior:
 SOLVERS: list[Solver] = [
     DPS(steps=6, zeta=0.3), PiGDM(steps=6), RePaint(steps=6, jump=2, resample=2), DDRM(steps=6),
     DDNM(steps=6, travel=2, repeat=2), DiffPIR(steps=6), MCGDiff(steps=6, particles=8), TDS(steps=6, particles=8),
+    PnPADMM(steps=6), DPIR(steps=6), RED(steps=6), Graikos(steps=6),
 ]  # fmt: skip
+
+DETERMINISTIC: set[type[Solver]] = {PnPADMM, DPIR, RED}  # their answer does not depend on the random numbers
 
 
 def measurement(A: Operator, std: float = 0.1, rows: int = 3) -> Measurement:

@@ -11,16 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from scoreatlas.gaussian_flow import GaussianFlow
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.mixture import GaussianMixture, gaussian
 from scoreatlas.rng import Rng
 from scoreatlas.samplers.ancestral import DDIM, DDPM
+from scoreatlas.samplers.dlg import DLG
+from scoreatlas.samplers.dpm_ot import DPMOT, Expressway
+from scoreatlas.samplers.dpm_solver import DPMSolver, LogSNR
+from scoreatlas.samplers.dpm_solver_pp import DPMSolverPP
 from scoreatlas.samplers.ode import Euler, Heun, Karras, Uniform
+from scoreatlas.samplers.outline import Outline
+from scoreatlas.samplers.predictor_corrector import PredictorCorrector
+from scoreatlas.samplers.reverse_sde import ReverseSDE
 from scoreatlas.schedules import SCHEDULES, VP, Flow, Schedule, Time
 from scoreatlas.solvers.base import Solver
-
-SAMPLERS = (DDPM(20), DDPM(20, "fixedlarge"), DDIM(20), DDIM(20, eta=0.5), Euler(20), Heun(10), Heun(10, Uniform()))
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 
 MEAN = torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64)
 VARIANCE = torch.tensor([0.05, 0.4, 2.0], dtype=torch.float64)
@@ -31,6 +36,20 @@ MIXTURE = GaussianMixture(
         [[[0.04, 0.03], [0.03, 0.05]], [[0.02, 0.0], [0.0, 0.09]], [[0.01, 0.0], [0.0, 0.01]]], dtype=torch.float64
     ),
 )
+
+_VALUES, _VECTORS = torch.linalg.eigh(MIXTURE.covariance())
+OUTLINE = GaussianFlow(MIXTURE.mean(), _VECTORS, _VALUES)  # the Gaussian with the mixture's mean and covariance
+TARGETS = MIXTURE.sample(Rng([9], 50, dtype=torch.float64))
+SAMPLERS = (
+    DDPM(20), DDPM(20, "fixedlarge"), DDIM(20), DDIM(20, eta=0.5), Euler(20), Heun(10), Heun(10, Uniform()),
+    DPMSolver(20, 1), DPMSolver(10, 2), DPMSolver(7, 3), DPMSolver(10, 2, Uniform()),
+    DPMSolverPP(20), DPMSolverPP(10, "2S"), DPMSolverPP(20, "3M"), DPMSolverPP(20, grid=Karras()),
+    PredictorCorrector(10), PredictorCorrector(10, step="level"), PredictorCorrector(10, 0),
+    DLG(MIXTURE, samples=2, skip=2, steps=3, burn=2, levels=20), DLG(MIXTURE, skip=2, burn=2, levels=20, draw="argmax"),
+    DPMOT(Expressway.fit(TARGETS, 0.2, Rng([1], 200, dtype=torch.float64), 20)),
+    ReverseSDE(20), ReverseSDE(20, 0.5, Karras()), Outline(OUTLINE, steps=10),
+)  # fmt: skip
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
 
 
 def rng(rows: int = 1, seed: int = 0) -> Rng:
@@ -54,10 +73,18 @@ def flow_error(sampler: Solver, schedule: Schedule) -> float:
     return float((sampler(None, prior, rng(8)) - exact).square().mean().sqrt())
 
 
-def order(make, schedule: Schedule, steps=(64, 128, 256, 512)) -> float:
+def error_before_the_image(sampler: Solver, schedule: Schedule) -> float:
+    """The same at the last positive level of a LogSNR grid: the step from there to the image is always of order 1."""
+    prior, top, low = on_gaussian(schedule), schedule.at(1.0), sampler.grid.noise_min
+    z = prior.initial(rng(8)) / top.alpha
+    exact = MEAN + (z - MEAN) * ((VARIANCE + low**2) / (VARIANCE + top.noise**2)).sqrt()
+    return float((list(sampler.run(None, prior, rng(8)))[-2].x - exact).square().mean().sqrt())
+
+
+def order(make, schedule: Schedule, steps=(64, 128, 256, 512), error=flow_error) -> float:
     """Slope of log error against log step, by least squares."""
     x = torch.tensor([-math.log(n) for n in steps])
-    y = torch.tensor([math.log(flow_error(make(n), schedule)) for n in steps])
+    y = torch.tensor([math.log(error(make(n), schedule)) for n in steps])
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
 
 
@@ -74,6 +101,25 @@ def test_order_of_convergence():
     assert abs(order(lambda n: Heun(n, Uniform()), flow) - 2) < 0.15
     # the last step of the Karras grid leaves noise_min^2 / 2c: kept below the error that is measured
     assert abs(order(lambda n: Heun(n, Karras(noise_min=1e-5)), VP(), steps=(32, 64, 128, 256)) - 2) < 0.15
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_dpm_solver_1_is_ddim(schedule):
+    a, b = (f(None, on_gaussian(schedule), rng(8)) for f in (DDIM(17), DPMSolver(17, 1, Uniform())))
+    assert float((a - b).abs().max()) < 1e-11  # rounding at noise levels of up to 1000
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_order_of_dpm_solver(k):
+    slope = order(lambda n: DPMSolver(n, k), VP(), steps=(128, 256, 512), error=error_before_the_image)
+    assert abs(slope - k) < 0.2
+
+
+@pytest.mark.parametrize(("variant", "k"), [("2S", 2), ("2M", 2), ("3M", 3)])
+def test_order_of_dpm_solver_pp(variant, k):
+    """Down to 0.3 only: integrated down to the image, the leading error of 3M cancels on any Gaussian (chapter 2.2)."""
+    slope = order(lambda n: DPMSolverPP(n, variant, LogSNR(0.3)), VP(), (128, 256, 512), error_before_the_image)
+    assert abs(slope - k) < 0.2
 
 
 def test_heun_on_a_grid_uniform_in_time_of_a_vp_schedule_is_first_order():
@@ -152,8 +198,14 @@ def sliced_w2(a: Tensor, b: Tensor, directions: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    "sampler", [DDPM(500), DDPM(500, "fixedlarge"), DDIM(200), Euler(200, Karras()), Heun(40)], ids=repr
-)
+    "sampler",
+    [
+        DDPM(500), DDPM(500, "fixedlarge"), DDIM(200), Euler(200, Karras()), Heun(40), DPMSolver(30), DPMSolver(20, 3),
+        DPMSolverPP(60), DPMSolverPP(30, "2S"), DPMSolverPP(60, "3M"), PredictorCorrector(500, 0),
+        PredictorCorrector(200, 1, step="level"), ReverseSDE(500, 2.0),
+    ],
+    ids=repr,
+)  # fmt: skip
 def test_samples_of_a_mixture_are_as_close_to_it_as_exact_samples(sampler):
     n, angles = 4000, torch.arange(32, dtype=torch.float64) * math.pi / 32
     directions = torch.stack([angles.cos(), angles.sin()])
@@ -182,11 +234,22 @@ def test_a_row_alone_is_the_row_in_a_batch(sampler):
         assert float((alone - together[i : i + 1]).abs().max()) < 1e-10
 
 
+def length(sampler: Solver) -> int:
+    """How many states a sampler shows: DLG one for each sample of the chain, DPM-OT one more for the last denoising."""
+    match sampler:
+        case DLG():
+            return sampler.samples
+        case DPMOT():
+            return sampler.steps + 1
+        case _:
+            return sampler.steps
+
+
 @every_sampler
 def test_one_state_a_step_and_the_last_is_the_answer(sampler):
     prior = DiffusionPrior(MIXTURE, VP(), (2,))
     states = list(sampler.run(None, prior, rng(3)))
-    assert len(states) == sampler.steps and torch.equal(states[-1].x, sampler(None, prior, rng(3)))
+    assert len(states) == length(sampler) and torch.equal(states[-1].x, sampler(None, prior, rng(3)))
     # the last step ends on the estimate, without noise
     assert float((states[-1].x - states[-1].x0).abs().max()) < 1e-12
 
@@ -239,6 +302,14 @@ def test_bad_input_is_one_clear_line():
         DDPM(variance="learned")
     with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\], got 1.5"):
         DDIM(eta=1.5)
-    for sampler in (DDPM(0), DDIM(0), Euler(0), Heun(0)):
+    with pytest.raises(ValueError, match="order must be 1, 2 or 3, got 4"):
+        DPMSolver(order=4)
+    with pytest.raises(ValueError, match="variant must be '2M', '2S' or '3M', got '4M'"):
+        DPMSolverPP(variant="4M")
+    with pytest.raises(ValueError, match="step must be 'norm' or 'level', got 'batch'"):
+        PredictorCorrector(step="batch")
+    with pytest.raises(ValueError, match="draw must be 'gibbs' or 'argmax', got 'mean'"):
+        DLG(MIXTURE, draw="mean")
+    for sampler in (DDPM(0), DDIM(0), Euler(0), Heun(0), DPMSolver(0), DPMSolverPP(0), PredictorCorrector(0)):
         with pytest.raises(ValueError, match="at least one step, got 0"):
             sampler(None, on_gaussian(VP()), rng(2))

@@ -4,7 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, NamedTuple, Protocol, final
 
 import numpy as np
 import torch
@@ -12,11 +12,21 @@ from torch import Tensor
 
 from scoreatlas.measurement import Gaussian, Measurement
 from scoreatlas.operators.base import Linear, Operator
-from scoreatlas.priors.mixture import GaussianMixture
+from scoreatlas.rng import Rng
 from scoreatlas.solvers.base import Solver
 
 Draw = Callable[[int, np.random.Generator], Tensor]
-Exact = Callable[[Measurement[Linear, Gaussian]], GaussianMixture]
+
+
+class Exact(Protocol):
+    """An exact posterior: a :class:`GaussianMixture`, whose moments are known too, or one that can be sampled."""
+
+    def sample(self, rng: Rng) -> Tensor:
+        """Draws (b, *s), one per row of ``rng``."""
+        ...
+
+
+Posterior = Callable[[Measurement[Linear, Gaussian]], Exact]
 
 
 @final
@@ -34,6 +44,7 @@ class World:
         posterior: the exact posterior of a one-row measurement, in float64 on the CPU; None for images.
         data_sha256, weights_sha256: what was loaded; None where nothing was.
         extra: metrics of this world alone, by name: functions of samples and of exact samples.
+        modules: where metrics of this world are defined, beyond the common ones: a record depends on their code.
     """
 
     name: str
@@ -42,10 +53,11 @@ class World:
     dtype: torch.dtype
     priors: tuple[Any, ...]
     truth: Draw
-    posterior: Exact | None = None
+    posterior: Posterior | None = None
     data_sha256: str | None = None
     weights_sha256: str | None = None
     extra: Mapping[str, Callable[[Tensor, Tensor], float]] = field(default_factory=dict)
+    modules: tuple[str, ...] = ()
 
 
 @final

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scoreatlas.bench import catalogue, plan, report, runner, shards
-from scoreatlas.bench.suite import BENCHMARKS, load, suites
+from scoreatlas.bench.sources import SOURCES, owner
+from scoreatlas.bench.suite import BENCHMARKS, load
 from scoreatlas.bench.tasks import task
 from scoreatlas.bench.worlds import world
 from scoreatlas.errors import AtlasError
@@ -40,18 +41,21 @@ def run(
 
 
 def check(suite: str | None = None, profile: str = "quick", root: Path = BENCHMARKS) -> str:
-    """Whether every record of a suite, or of all suites, is there, whole and fresh.
+    """Whether every record of a suite, or all records, are there, whole and fresh; ``peers`` is a name like a suite's.
 
     Raises:
         AtlasError: with one line per record that is not.
     """
-    lines, good = [], []
-    for name in [suite] if suite else suites(root):
-        found = plan.check(name, profile, root)
-        lines += [f"{name} ({profile}): {f.problem}: {f.key}" for f in found]
-        good.append(f"{name} ({profile}): all records are there and fresh")
+    lines, good, ends = list[str](), list[str](), list[str]()
+    for source in SOURCES if suite is None else [owner(suite, profile, root)]:
+        before = len(lines)
+        for name in [suite] if suite else source.names(profile, root):
+            lines += [f"{name} ({profile}): {f.problem}: {f.key}" for f in source.check(name, profile, root)]
+            good.append(f"{name} ({profile}): all records are there and fresh")
+        if n := len(lines) - before:
+            ends.append(f"{n} records need `{source.remedy}`")
     if lines:
-        raise AtlasError("\n".join([*lines, f"{len(lines)} records need `scoreatlas bench run`"]))
+        raise AtlasError("\n".join([*lines, "; ".join(ends)]))
     return "\n".join(good)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoreatlas.bench.calibrate import calibrate
 from scoreatlas.bench.catalogue import fitting_prior
 from scoreatlas.bench.cell import Cell, Instance, Task, World, instance
 from scoreatlas.bench.counting import Counter, PeakMemory, counted_operator, counted_prior
@@ -31,6 +32,8 @@ def compute(planned: Planned, suite: str, size: Profile, device: str) -> Record:
     error: str | None = None
     metrics: dict[str, Estimate] = {}
     cost: dict[str, float | None] = {}
+    extra: dict[str, float] = {}
+    counts: dict[str, list[int]] = {}
     try:
         problems = _instance(cell.world, cell.task, cell.seed, size.problems)
         x, cost = solve(cell, problems, size, device)
@@ -38,6 +41,12 @@ def compute(planned: Planned, suite: str, size: Profile, device: str) -> Record:
             status, error = "nonfinite", f"{broken} of {len(x)} samples are not finite"
         else:
             metrics = _metrics(cell, problems, x, size)
+            if size.calibration:
+                many, samples = size.calibration
+                found = calibrate(
+                    cell, _instance(cell.world, cell.task, cell.seed, many), samples, device, size.max_rows
+                )
+                metrics, extra, counts = metrics | found.metrics, found.floor, found.counts
             broken_names = [name for name, e in metrics.items() if not math.isfinite(e.value)]
             if broken_names:
                 status, error, metrics = "nonfinite", f"not finite: {', '.join(broken_names)}", {}
@@ -46,13 +55,13 @@ def compute(planned: Planned, suite: str, size: Profile, device: str) -> Record:
         status, error, digest = "failed", f"{type(exception).__name__}: {str(exception).partition(chr(10))[0]}", None
     kind = type(cell.solver).__name__
     floor: dict[str, float | None] = (
-        {} if status == "failed" or cell.world.posterior is None else {**_truth(cell, size).floor}
+        {} if status == "failed" or cell.world.posterior is None else {**_truth(cell, size).floor, **extra}
     )
     return Record(
         key=cell.key, suite=suite, profile=size.name, world=cell.world.name, task=cell.task.name, seed=cell.seed,
         solver={"name": kind, "fields": entry.fields, "repr": repr(cell.solver), "source": entry.source},
         status=status, error=error, metrics={name: e._asdict() for name, e in metrics.items()}, floor=floor, cost=cost,
-        provenance=provenance(cell, size, device) | {"instance_hash": digest},
+        provenance=provenance(cell, size, device) | {"instance_hash": digest}, counts=counts,
     )  # fmt: skip
 
 
@@ -95,7 +104,7 @@ def provenance(cell: Cell, size: Profile, device: str) -> dict[str, Any]:
     """Where, when and with what a cell was computed."""
     commit, dirty = _commit()
     return {
-        "commit": commit, "dirty": dirty, "source_hash": cell_source_hash(cell),
+        "commit": commit, "dirty": dirty, "source_hash": cell_source_hash(cell, size),
         "weights_sha256": cell.world.weights_sha256, "data_sha256": cell.world.data_sha256,
         "torch": torch.__version__, "device": _device_name(device), "threads": torch.get_num_threads(),
         "dtype": str(cell.world.dtype).removeprefix("torch."), "size": size.size,

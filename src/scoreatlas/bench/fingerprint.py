@@ -12,8 +12,13 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 
 
-def source_hash(modules: Iterable[str], functions: Iterable[Callable[..., Any]] = (), package: Path = PACKAGE) -> str:
-    """sha256 over ``modules``, all they import inside the package, and single ``functions``.
+def source_hash(
+    modules: Iterable[str],
+    functions: Iterable[Callable[..., Any]] = (),
+    package: Path = PACKAGE,
+    alone: Iterable[str] = (),
+) -> str:
+    """sha256 over ``modules``, all they import inside the package, single ``functions``, and modules ``alone``.
 
     ``bench`` is left out, or every record would be stale after a change of a table's layout: what
     it contributes to a result, the factories of worlds and tasks, is passed in ``functions``.
@@ -22,10 +27,12 @@ def source_hash(modules: Iterable[str], functions: Iterable[Callable[..., Any]] 
         modules: dotted names, beginning with the name of the package.
         functions: hashed by their own source.
         package: folder of the package.
+        alone: modules hashed without what they import, those of ``bench`` too: the rulers of a measurement.
     """
     names = sorted(closure(modules, package))
     parts = [f"{name} {_module_hash(_file(name, package))}" for name in names]
     parts += sorted(f"{f.__qualname__} {_code_hash(_code(f))}" for f in functions)
+    parts += sorted(f"{name} {_module_hash(_file(name, package))}" for name in alone)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -39,6 +46,11 @@ def closure(modules: Iterable[str], package: Path = PACKAGE) -> set[str]:
             seen.add(name)
             todo += _imports(_file(name, package), package)
     return seen
+
+
+def imports(module: str, package: Path = PACKAGE) -> list[str]:
+    """What one module imports inside the package, ``bench`` excluded."""
+    return sorted(n for n in _imports(_file(module, package), package) if n.split(".")[1:2] != ["bench"])
 
 
 def _file(name: str, package: Path) -> Path:

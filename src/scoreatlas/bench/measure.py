@@ -6,8 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scoreatlas.bench.cell import Instance, World
+from scoreatlas.bench.cell import Exact, Instance, World
+from scoreatlas.bench.fields import FieldTruth
 from scoreatlas.measurement import Gaussian, Measurement
+from scoreatlas.metrics.coordinates import coordinate_bias, coordinate_spread, coordinates, seen
 from scoreatlas.metrics.distortion import psnr, residual, ssim
 from scoreatlas.metrics.estimate import Estimate, jackknife, mean_interval
 from scoreatlas.metrics.posterior import (
@@ -22,7 +24,7 @@ from scoreatlas.metrics.posterior import (
     spread_ratio,
     unit_directions,
 )
-from scoreatlas.operators.base import Linear, Operator
+from scoreatlas.operators.base import Diagonalised, Linear, Operator
 from scoreatlas.priors.mixture import GaussianMixture
 from scoreatlas.rng import Rng
 
@@ -50,7 +52,7 @@ class Truth:
             self.exact.sample(Rng([1_000_000 * seed + stream], samples, dtype=torch.float64))
             for stream in (REFERENCE, SECOND)
         )
-        self.statistics = statistics(self.exact, m, seed)
+        self.statistics = _statistics(self.exact, m, seed)
         self.extra = world.extra
         self.floor = {name: f(second, self.reference) for name, f in (*self.statistics.items(), *self.extra.items())}
 
@@ -58,6 +60,32 @@ class Truth:
         """Metrics of samples (n, *s), with delete-a-group jackknife intervals except for the world's own."""
         found = {name: jackknife(f, x, self.reference) for name, f in self.statistics.items()}
         return found | {name: Estimate(f(x, self.reference), math.nan, math.nan) for name, f in self.extra.items()}
+
+
+def _statistics(exact: Exact, m: Measurement[Linear, Gaussian], seed: int) -> dict[str, Statistic]:
+    if isinstance(exact, GaussianMixture):
+        return statistics(exact, m, seed)
+    assert isinstance(exact, FieldTruth)
+    return field_statistics(exact, m, seed)
+
+
+def field_statistics(exact: FieldTruth, m: Measurement[Linear, Gaussian], seed: int) -> dict[str, Statistic]:
+    """The same where no matrix of the image's size is wanted: along the singular coordinates of the operator."""
+    A = m.A
+    assert isinstance(A, Diagonalised)
+    theta = unit_directions(SLICES, exact.mean.numel(), Rng([1_000_000 * seed + SLICING], dtype=torch.float64))
+    mean, sees = coordinates(A, exact.mean)[0], seen(A)
+    found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"sliced_w2": lambda x, e: sliced_wasserstein(x, e, theta)}
+
+    def group(name: str, which: Tensor) -> None:
+        at = lambda x: coordinates(A, x)[:, which]  # noqa: E731
+        found[f"bias_{name}"] = lambda x, e: coordinate_bias(at(x), mean[which], at(e))
+        found[f"spread_{name}"] = lambda x, e: coordinate_spread(at(x), at(e))
+
+    for name, which in (("observed", sees), ("unobserved", ~sees)):
+        if which.any():
+            group(name, which)
+    return _finish(found, m)
 
 
 def statistics(exact: GaussianMixture, m: Measurement[Linear, Gaussian], seed: int) -> dict[str, Statistic]:
@@ -76,8 +104,15 @@ def statistics(exact: GaussianMixture, m: Measurement[Linear, Gaussian], seed: i
     if len(exact.weights) == 1:
         found["w2_mean"] = lambda x, e: gaussian_wasserstein(*moments(x), mean, covariance).mean
         found["w2_covariance"] = lambda x, e: gaussian_wasserstein(*moments(x), mean, covariance).covariance
-    else:
+    elif float(exact.variances.max()) > 0:  # an empirical law has atoms, not modes
         found["mode_weights"] = lambda x, e: mode_weights_error(x, exact)
+    return _finish(found, m)
+
+
+def _finish(
+    found: dict[str, Callable[[Tensor, Tensor], Tensor]], m: Measurement[Linear, Gaussian]
+) -> dict[str, Statistic]:
+    """What every exact world has: coverage and residual; all as numbers."""
     found["coverage_50"] = lambda x, e: coverage(x, e, 0.5)
     found["coverage_90"] = lambda x, e: coverage(x, e, 0.9)
     found["residual"] = lambda x, e: residual(m, x).mean()

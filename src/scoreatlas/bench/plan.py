@@ -22,6 +22,7 @@ from scoreatlas.measurement import Gaussian
 from scoreatlas.priors.diffusion import DiffusionPrior
 
 METRICS = tuple(f"scoreatlas.metrics.{name}" for name in ("distortion", "estimate", "posterior"))
+CALIBRATION = "scoreatlas.metrics.calibration"
 
 
 class Planned(NamedTuple):
@@ -85,7 +86,7 @@ def check(suite: str, profile: str = "quick", root: Path = BENCHMARKS) -> list[F
 def stale(record: Record, cell: Cell, size: Profile) -> str | None:
     """Why a record no longer says what the tree would compute; None if it does."""
     told = record.provenance
-    if told["source_hash"] != cell_source_hash(cell):
+    if told["source_hash"] != cell_source_hash(cell, size):
         return "the code it depends on has changed"
     if told["weights_sha256"] != cell.world.weights_sha256:
         return "the weights of its prior have changed"
@@ -96,7 +97,7 @@ def stale(record: Record, cell: Cell, size: Profile) -> str | None:
     return None
 
 
-def cell_source_hash(cell: Cell) -> str:
+def cell_source_hash(cell: Cell, size: Profile) -> str:
     """Hash of the modules of solver, operator, prior and metrics, and of the factories of world and task."""
     prior = fitting_prior(cell.solver, cell.world)
     kinds = {type(cell.solver), _operator_kind(cell.world, cell.task)}
@@ -110,6 +111,7 @@ def cell_source_hash(cell: Cell) -> str:
     factories: list[Callable[..., Any]] = [cell.task.operator, WORLDS[cell.world.name]]
     if not isinstance(cell.task.noise, Gaussian):
         factories.append(cell.task.noise)
+    modules |= {*cell.world.modules, *([CALIBRATION] if size.calibration else [])}
     return source_hash({*modules, *METRICS}, factories)
 
 

@@ -7,18 +7,36 @@ from typing import Any
 
 import pandas as pd
 
-from scoreatlas.bench.aggregate import settings, specifications
+from scoreatlas.bench import sources
+from scoreatlas.bench.aggregate import settings
 from scoreatlas.bench.export import to_bibtex, to_csv, to_latex, to_markdown
 from scoreatlas.bench.store import Record, Store
 from scoreatlas.bench.suite import BENCHMARKS, TableSpec, load
-from scoreatlas.bench.tabulate import provenance, table
 
 __all__ = ["frame", "provenance", "table", "tables", "to_bibtex", "to_csv", "to_latex", "to_markdown"]
 
 
 def tables(root: Path = BENCHMARKS) -> dict[str, TableSpec]:
     """Every table by its id, with suite, caption and metrics."""
-    return specifications(root)
+    return sources.specifications(root)
+
+
+def table(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> pd.DataFrame:
+    """A table as it is printed; empty if there are no records.
+
+    Columns: those of words, then one per world, task and metric: the number with half of its 95 %
+    interval and the count of failures, or why there is nothing. ``frame.attrs["raw"]`` has the bare
+    numbers and ``frame.attrs["best"]`` marks the best of each column, in frames of the same shape.
+
+    Raises:
+        AtlasError: unknown table or profile, or a truncated or altered record.
+    """
+    return sources.sheet(id, profile, root).frame
+
+
+def provenance(id: str, profile: str = "quick", root: Path = BENCHMARKS) -> dict[str, Any]:
+    """Where the numbers of a table come from, in words and counts."""
+    return sources.sheet(id, profile, root).provenance
 
 
 def frame(suite: str, profile: str = "quick", root: Path = BENCHMARKS) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, final
@@ -35,6 +35,7 @@ class Record:
         cost: {denoiser_calls, vjps, operator_calls, seconds, peak_mb}.
         provenance: {commit, dirty, source_hash, weights_sha256, data_sha256, instance_hash, torch,
             device, dtype, threads, utc, size}.
+        counts: {name: [count, ...]}, rank histograms of simulation-based calibration; empty without it.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Record:
     floor: dict[str, float | None]
     cost: dict[str, float | None]
     provenance: dict[str, Any]
+    counts: dict[str, list[int]] = field(default_factory=dict)
 
 
 @final
@@ -71,16 +73,8 @@ class Store:
         return self.folder(suite, profile) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
     def save(self, record: Record) -> None:
-        """Write a record under a temporary name, then rename it: a reader sees all of it or nothing."""
-        path = self.path(record.suite, record.profile, record.key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        body = _plain(asdict(record))
-        partial = path.with_suffix(".partial")
-        with partial.open("w") as file:
-            file.write(json.dumps(body | {"sha256": _digest(body)}, indent=1, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        """Write the record of a cell."""
+        write(self.path(record.suite, record.profile, record.key), asdict(record))
 
     def load(self, path: Path) -> Record:
         """Read one record.
@@ -119,15 +113,40 @@ class Store:
 @cache
 def _read(path: Path, mtime_ns: int, size: int) -> Record:
     """The record of a file as it stands: a page of tables reads each record many times."""
+    body = read(path)
+    try:
+        return Record(**{f.name: body[f.name] for f in fields(Record) if f.name in body})
+    except TypeError as error:
+        raise AtlasError(f"{path} is truncated or not a record; {REMEDY}") from error
+
+
+def write(path: Path, body: dict[str, Any]) -> None:
+    """Write JSON values and their sha256 under a temporary name, then rename it: a reader sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = _plain(body)
+    text = json.dumps(plain | {"sha256": _digest(plain)}, indent=1, sort_keys=True) + "\n"
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
+    """What :func:`write` wrote, without the sha256.
+
+    Raises:
+        AtlasError: the file is truncated or altered.
+    """
     try:
         body = json.loads(path.read_text())
         told = body.pop("sha256")
-        record = Record(**{f.name: body[f.name] for f in fields(Record)})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AtlasError(f"{path} is truncated or not a record; {REMEDY}") from error
+        raise AtlasError(f"{path} is truncated or not a record; {remedy}") from error
     if told != _digest(body):
-        raise AtlasError(f"{path} does not match its own sha256: altered; {REMEDY}")
-    return record
+        raise AtlasError(f"{path} does not match its own sha256: altered; {remedy}")
+    return body
 
 
 def _digest(body: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from scoreatlas.solvers.base import Solver
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 SOURCES = ("paper", "code", "tuned", "ours")
+LAYOUTS = ("wide", "long")
 STREAM = 100  # samples that share a random stream; chunks are whole streams, so results do not depend on memory
 
 
@@ -27,6 +28,7 @@ class Profile:
         problems: problems in a cell: 1 where the posterior is exact, else images.
         samples: samples of each problem.
         max_rows: rows computed at a time; memory grows with it, results do not change.
+        calibration: problems, and samples of each, for simulation-based calibration; None for none.
     """
 
     name: str
@@ -34,11 +36,13 @@ class Profile:
     problems: int
     samples: int
     max_rows: int
+    calibration: tuple[int, int] | None = None
 
     @property
-    def size(self) -> dict[str, int]:
+    def size(self) -> dict[str, Any]:
         """What a record depends on."""
-        return {"problems": self.problems, "samples": self.samples}
+        size: dict[str, Any] = {"problems": self.problems, "samples": self.samples}
+        return size | ({"calibration": list(self.calibration)} if self.calibration else {})
 
 
 class Pair(NamedTuple):
@@ -79,6 +83,8 @@ class TableSpec:
         metrics: names of metrics, or of costs as ``cost.seconds``.
         worlds, tasks, solvers: what is shown; empty means all of the suite.
         floor: whether to add the row "exact against exact".
+        layout: "wide" has a row for each solver and a column for each world, task and metric; "long" has a row
+            for each world, task and solver and a column for each metric.
     """
 
     id: str
@@ -89,6 +95,7 @@ class TableSpec:
     tasks: tuple[str, ...] = ()
     solvers: tuple[str, ...] = ()
     floor: bool = False
+    layout: str = "wide"
 
 
 @final
@@ -159,12 +166,16 @@ def _read(name: str, data: dict[str, Any]) -> Suite:
     profiles = {}
     for key, value in top["profiles"].items():
         kinds = {"seeds": list, "problems": int, "samples": int, "max_rows": int}
-        row = _keys(f"[profiles.{key}]", value, kinds)
+        row = _keys(f"[profiles.{key}]", value, kinds, {"calibration": list})
         if row["samples"] > STREAM and row["samples"] % STREAM:
             raise AtlasError(
                 f"[profiles.{key}]: samples must be at most {STREAM} or a multiple of it, got {row['samples']}"
             )
-        profiles[key] = Profile(key, tuple(row.pop("seeds")), **row)
+        pair = row.pop("calibration", None)
+        if pair is not None and (len(pair) != 2 or min(pair) < 1 or (pair[1] + 1) % 8):
+            rule = "calibration must be [problems, samples] with samples + 1 a multiple of 8"
+            raise AtlasError(f"[profiles.{key}]: {rule}, got {pair}")
+        profiles[key] = Profile(key, tuple(row.pop("seeds")), calibration=tuple(pair) if pair else None, **row)
 
     def there(row: dict[str, Any]) -> tuple[str, ...]:
         if unknown := set(row.get("profiles", ())) - set(profiles):
@@ -184,12 +195,13 @@ def _read(name: str, data: dict[str, Any]) -> Suite:
         fields = row.get("fields", {})
         entries.append(Entry(build(row["name"], fields), fields, row["source"], there(row)))
     _no_twins(f"solver {e.solver!r} in profile {p}" for e in entries for p in e.profiles)
-    optional = {"worlds": list, "tasks": list, "solvers": list, "floor": bool}
+    optional = {"worlds": list, "tasks": list, "solvers": list, "floor": bool, "layout": str, "each": str}
     tables = []
     for value in top.get("tables", []):
         row = _keys("[[tables]]", value, {"id": str, "caption": str, "metrics": list}, optional)
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-        tables.append(TableSpec(suite=name, **values))
+        if row.get("layout", "wide") not in LAYOUTS:
+            raise AtlasError(f"table {row['id']}: layout must be one of {', '.join(LAYOUTS)}, got {row['layout']!r}")
+        tables += [TableSpec(suite=name, **values) for values in _each(row, entries)]
     _no_twins(f"table {t.id}" for t in tables)
     return Suite(name, profiles, tuple(all_pairs), tuple(entries), tuple(tables))
 
@@ -208,6 +220,26 @@ def _keys(
         if type(value) is not kinds[key]:
             raise AtlasError(f"{where}: {key} must be of type {kinds[key].__name__}, got {value!r}")
     return dict(row)
+
+
+def _each(row: dict[str, Any], entries: list[Entry]) -> list[dict[str, Any]]:
+    """A table, or with ``each = "solver"`` one for every solver: {solver} in id and caption is its name."""
+    each = row.pop("each", None)
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    if each is None:
+        return [values]
+    if each != "solver":
+        raise AtlasError(f"table {row['id']}: each must be 'solver', got {each!r}")
+    names = dict.fromkeys(type(e.solver).__name__ for e in entries)
+    return [
+        values
+        | {
+            "id": row["id"].replace("{solver}", n.lower()),
+            "caption": row["caption"].replace("{solver}", n),
+            "solvers": (n,),
+        }
+        for n in names
+    ]
 
 
 def _no_twins(names: Any) -> None:

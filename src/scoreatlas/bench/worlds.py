@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from scoreatlas import data
 from scoreatlas.bench.cell import Draw, World
+from scoreatlas.bench.fields import FieldTruth
 from scoreatlas.chain import FallingBetas
 from scoreatlas.errors import AtlasError
+from scoreatlas.metrics.nearest import off_data
 from scoreatlas.metrics.sliced import sliced_wasserstein_1
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.gaussian_field import GaussianField
@@ -25,6 +27,48 @@ from scoreatlas.schedules import VP
 def gaussian16(device: str) -> World:
     """AR(1) Gaussian in 16 dimensions, correlation 0.9, unit variance."""
     return _mixture("gaussian16", autoregressive(16, 0.9), device)
+
+
+def iid16(device: str) -> World:
+    """Sixteen independent numbers N(0.5, 0.25^2): the world in which the libraries of chapter 4.6 were tried first."""
+    half = torch.tensor(0.5, dtype=torch.float64)
+    return _mixture("iid16", gaussian(half.expand(16).clone(), half**4), device)
+
+
+def gaussian64(device: str) -> World:
+    """AR(1) Gaussian in 64 dimensions, correlation 0.9, unit variance."""
+    return _mixture("gaussian64", autoregressive(64, 0.9), device)
+
+
+def lowrank16(device: str) -> World:
+    """Three flat components in 16 dimensions: each N(m, U U^T + 0.03^2 I) with U of rank 3; weights 0.5, 0.3, 0.2."""
+    generator = np.random.default_rng(16)
+    weights, means = torch.tensor([0.5, 0.3, 0.2]).double(), torch.from_numpy(generator.standard_normal((3, 16)))
+    axes = np.stack([np.linalg.qr(generator.standard_normal((16, 3)))[0] for _ in range(3)])
+    flat = torch.from_numpy(axes @ axes.transpose(0, 2, 1)) + 0.03**2 * torch.eye(16, dtype=torch.float64)
+    return _mixture("lowrank16", GaussianMixture(weights, means, flat), device)
+
+
+def points4(device: str) -> World:
+    """The empirical law of 500 points: training digits along their first four principal axes, unit variance each.
+
+    Its exact denoiser is what an infinite network would learn from a finite data set, and its exact posterior a choice
+    among the 500.
+    """
+    x = data.digits("train")[0][:500].double().flatten(1)
+    x = x - x.mean(0)
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    z = u[:, :4] * vt[:4].sum(1).sign() * len(x) ** 0.5  # the sign of a singular vector is arbitrary: fix it
+    p = GaussianMixture(torch.ones(len(x), dtype=torch.float64), z, torch.zeros(len(x), dtype=torch.float64))
+    there = p.to(device)
+    priors = (DiffusionPrior(there, VP(), p.shape), there, None)
+    sheet = data.manifest()["digits_train.png"]["sha256"]
+
+    def draw(n: int, generator: np.random.Generator) -> Tensor:
+        return z[torch.from_numpy(generator.integers(len(z), size=n))]
+
+    extra = {"off_data": off_data}
+    return World("points4", "exact", p.shape, torch.float64, priors, draw, p.posterior, sheet, extra=extra)
 
 
 def mixture2(device: str) -> World:
@@ -68,6 +112,24 @@ def field16(device: str) -> World:
     return World("field16", "exact", field.shape, torch.float64, priors, _draw(exact), exact.posterior)
 
 
+def field64(device: str) -> World:
+    """A periodic Gaussian random field of 64 x 64 pixels, power spectrum frequency^-2, standard deviation 0.5.
+
+    Truth at the size of an image: its posterior is sampled by filters or conjugate gradients.
+    """
+    field = GaussianField.power_law((1, 64, 64), 2.0, 0.5, torch.float64)
+    there = field.to(device)
+    root = field.spectrum.sqrt()
+
+    def draw(n: int, generator: np.random.Generator) -> Tensor:
+        white = torch.from_numpy(generator.standard_normal((n, 1, 64, 64)))
+        return field.mean + torch.fft.ifft2(root * torch.fft.fft2(white)).real
+
+    priors, exact = (DiffusionPrior(there, VP(), field.shape), there, None), partial(FieldTruth, field)
+    modules = ("scoreatlas.metrics.coordinates",)
+    return World("field64", "exact", field.shape, torch.float64, priors, draw, exact, modules=modules)
+
+
 def digits(device: str) -> World:
     """Hand-written digits, 32 x 32: test images, priors from the training images."""
     return _images("digits", device)
@@ -79,7 +141,23 @@ def chest(device: str) -> World:
 
 
 WORLDS: dict[str, Callable[[str], World]] = {
-    f.__name__: f for f in (gaussian16, mixture2, mixture8, gmm8, gmm80, gmm800, field16, digits, chest)
+    f.__name__: f
+    for f in (
+        iid16,
+        gaussian16,
+        gaussian64,
+        lowrank16,
+        points4,
+        mixture2,
+        mixture8,
+        gmm8,
+        gmm80,
+        gmm800,
+        field16,
+        field64,
+        digits,
+        chest,
+    )
 }
 
 

@@ -43,7 +43,7 @@ def build(root: Path, profile: str, device: str, fresh: bool = False, say: Calla
         shutil.rmtree(root / SITE, ignore_errors=True)
     chapters = find(root)
     seed(root, runs(chapters, profile, device))
-    generated.write(root)
+    generated.write(root, profile)
     when = time.time()  # what is edited from here on is newer than the site
     say(f"building {len(chapters)} chapters and the pages around them")
     sphinx(root, profile)

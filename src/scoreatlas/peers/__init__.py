@@ -15,6 +15,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,7 +24,8 @@ import torch
 from scoreatlas.rng import Rng
 from scoreatlas.solvers.base import Solver
 
-LIBRARIES = ("azula", "deepinv", "diffusers")
+VERSIONS = {"azula": "0.11.1", "deepinv": "0.5.0", "diffusers": "0.42.1"}  # what the wrappers are written against
+LIBRARIES = tuple(VERSIONS)
 
 
 def available() -> dict[str, type[Solver[Any, Any]]]:
@@ -38,6 +40,18 @@ def available() -> dict[str, type[Solver[Any, Any]]]:
             if here and not inspect.isabstract(cls):
                 found[name] = cls
     return dict(sorted(found.items()))
+
+
+def lacking() -> list[str]:
+    """What is not installed, or not in the version that the wrappers are written against."""
+    return [f"{name}=={wanted}" for name, wanted in VERSIONS.items() if _version(name) != wanted]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 Conversions. deepinv's images are in [0, 1], ours in [-1, 1]: x = 2 u - 1. Its noise levels, of the
 denoiser and of the data, are half of ours. Its data of an image u come from ours of x by
 :math:`(y + A 1) / 2 = A u + n / 2`, which holds for every linear A. Its denoisers take levels as
-Python floats, numpy floats, or tensors of shape (), (b,) or (b, 1, 1, 1).
+Python floats, numpy floats, or tensors of shape (), (b,) or (b, 1, 1, 1), and may be 0, where ours
+are positive: 0 becomes 1e-4, which moves no pixel by more than that.
 
 Inpainting is handed over as its own ``Inpainting``, whose data are images with zeros; any other
 operator as a ``LinearPhysics`` made of our operator and its adjoint.
 
 Defaults are the library's, float64 states with float32 denoiser inputs included. ``steps`` is the
-number of moments it is given, so the network is called once less often.
+number of moments it is given. DDRM and DiffPIR call the network at each, the others not at the last.
 """
 
 from abc import abstractmethod
@@ -44,7 +45,7 @@ class UnitRange(dinv.models.Denoiser):
         self.denoiser, self.dtype = denoiser, dtype
 
     def forward(self, x: Tensor, sigma: Any, *args: Any, **options: Any) -> Tensor:
-        level = torch.as_tensor(sigma, dtype=self.dtype, device=x.device)
+        level = torch.as_tensor(sigma, dtype=self.dtype, device=x.device).clamp_min(0.5e-4)
         level = level if level.ndim == 0 else level.reshape(-1)
         return ((self.denoiser(2 * x.to(self.dtype) - 1, 2 * level) + 1) / 2).to(x.dtype)
 

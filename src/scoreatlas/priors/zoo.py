@@ -23,10 +23,31 @@ from scoreatlas.priors.pretrained import WEIGHTS, write_card
 Train = Callable[[str, Path, str, float | None], None]
 
 # Classes that weights may be loaded into, and where they are. Each takes what its attribute ``config`` says.
-NETWORKS: dict[str, str] = {}
+NETWORKS: dict[str, str] = {
+    "NoisyClassifier": "scoreatlas.nn.noisy_classifier",
+    "VelocityNet": "scoreatlas.nn.flow",
+    "DiT": "scoreatlas.nn.dit",
+    "Hourglass": "scoreatlas.nn.hourglass",
+    "MMDiT": "scoreatlas.nn.mmdit",
+    "UNet": "scoreatlas.nn.unet",
+}
 
 # Recipes by name: the module whose ``train(name, checkpoints, device, seconds)`` makes the network and saves it.
-RECIPES: dict[str, str] = {}
+RECIPES: dict[str, str] = {
+    "outline": "scoreatlas.bench.outline",
+    "digits-flow": "scoreatlas.priors.train_flows",
+    "digits-reflow": "scoreatlas.priors.train_flows",
+    "digits-classifier": "scoreatlas.priors.classifiers",
+    "digits-classifier-clean": "scoreatlas.priors.classifiers",
+    "dit-in-context": "scoreatlas.bench.architectures",
+    "dit-cross-attention": "scoreatlas.bench.architectures",
+    "dit-adaln": "scoreatlas.bench.architectures",
+    "dit-adaln-zero": "scoreatlas.bench.architectures",
+    "unet-skips": "scoreatlas.bench.architectures",
+    "unet-no-skips": "scoreatlas.bench.architectures",
+    "mmdit-separate": "scoreatlas.bench.architectures",
+    "mmdit-shared": "scoreatlas.bench.architectures",
+}
 
 
 class Trained(NamedTuple):

@@ -19,7 +19,10 @@ from scoreatlas.solvers.base import Solver, State
 @final
 @dataclass(frozen=True)
 class PseudoInverse(Solver[Measurement[Diagonalised, Gaussian], None]):
-    """A^+ y: no prior, no regard for the noise. What every other method has to beat."""
+    """A^+ y: no prior, no regard for the noise. What every other method has to beat.
+
+    Exactness card: ``book/cards/pseudoinverse``.
+    """
 
     def iterate(self, m: Measurement[Diagonalised, Gaussian], prior: None, rng: Rng) -> Iterator[State]:
         x = m.A.pinv(m.y)

@@ -24,6 +24,8 @@ from scoreatlas.solvers.base import Solver, State
 class Wiener(Solver[Measurement[Linear, Gaussian], GaussianField]):
     """E[x | y] under a Gaussian random field; the linear estimate of least mean squared error.
 
+    Exactness card: ``book/cards/wiener``.
+
     Args:
         iterations: of conjugate gradients, unused where the operator is diagonal in Fourier space.
     """

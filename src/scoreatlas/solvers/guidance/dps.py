@@ -31,6 +31,8 @@ class DPS(Solver[Measurement[Operator, Gaussian], DiffusionPrior]):
 
     .. math:: x_s \gets x_s' - \zeta \, \nabla_{x_t} \| y - A(\hat x_0(x_t)) \|
 
+    Exactness card: ``book/cards/dps``.
+
     Args:
         steps: network calls; the paper uses 1000.
         zeta: step size. Official configurations: 0.3 (super-resolution, deblurring), 0.5

@@ -31,6 +31,8 @@ class PiGDM(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
        \frac{\partial \hat x_0}{\partial x_t}^T A^T (r_t^2 A A^T + \sigma_y^2 I)^{-1} (y - A \hat x_0),
        \qquad r_t^2 = \frac{s^2 \, (\sigma_t / \alpha_t)^2}{s^2 + (\sigma_t / \alpha_t)^2}
 
+    Exactness card: ``book/cards/pigdm``.
+
     Args:
         steps: network calls; the paper uses 20 to 100.
         eta: 1 is the ancestral step, 0 deterministic.

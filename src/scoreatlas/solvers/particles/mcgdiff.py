@@ -47,6 +47,8 @@ class MCGDiff(ParticleSolver[Measurement[Diagonalised, Gaussian], DiffusionPrior
 
     Exact as particles and steps grow.
 
+    Exactness card: ``book/cards/mcgdiff``.
+
     Args:
         steps: network calls of each particle; the paper uses 20 and 100.
         particles: of each row.

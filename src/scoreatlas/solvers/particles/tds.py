@@ -44,6 +44,8 @@ class TDS(ParticleSolver[Measurement[Operator, Gaussian], DiffusionPrior]):
 
     Exact as particles and steps grow, whatever the twisting function.
 
+    Exactness card: ``book/cards/tds``.
+
     Args:
         steps: network calls of each particle, each with its gradient.
         particles: of each row.

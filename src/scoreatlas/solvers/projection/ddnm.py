@@ -33,6 +33,8 @@ class DDNM(Solver[Measurement[Diagonalised, Gaussian], DiffusionPrior]):
     (in units of x_0), :math:`\lambda_i = 1` where :math:`\sigma \ge \tau_i` and
     :math:`\sqrt{1 - \eta^2} \, \sigma / \tau_i` elsewhere.
 
+    Exactness card: ``book/cards/ddnm``.
+
     Args:
         steps: levels; the official configuration uses 100.
         eta: share of fresh noise, 0.85 in the official configuration.

@@ -35,6 +35,8 @@ class DDRM(Solver[Measurement[Diagonalised, Gaussian], DiffusionPrior]):
        \sigma < \tau_i: &\quad x_0 + \sqrt{1 - \eta^2} \, \sigma (\bar y - x_0) / \tau_i + \eta \sigma z \\
        \sigma \ge \tau_i: &\quad (1 - \eta_b) x_0 + \eta_b \bar y + \sqrt{\sigma^2 - \eta_b^2 \tau_i^2} \, z
 
+    Exactness card: ``book/cards/ddrm``.
+
     Args:
         steps: network calls; the paper uses 20.
         eta: share of the noise that is fresh, 0.85 in the paper. It renews eta of the *total*

@@ -31,6 +31,8 @@ class RePaint(Solver[Measurement[Inpainting, Gaussian], DiffusionPrior]):
 
     It takes the data as noise-free, whatever sigma_y says.
 
+    Exactness card: ``book/cards/repaint``.
+
     Args:
         steps: levels; the paper uses 250.
         jump: levels of one jump back (the paper's j = 10).

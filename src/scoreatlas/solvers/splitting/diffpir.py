@@ -32,6 +32,8 @@ class DiffPIR(Solver[Measurement[Linear, Gaussian], DiffusionPrior]):
        \qquad \rho_t = \lambda \, \sigma_y^2 / (\sigma_t / \alpha_t)^2 \\
        x_s &= \alpha_s \hat x_0 + \sigma_s \left(\sqrt{1 - \zeta} \, \hat\epsilon + \sqrt{\zeta} \, z\right)
 
+    Exactness card: ``book/cards/diffpir``.
+
     Args:
         steps: network calls; the paper uses 20 to 100.
         lambd: weight of the prior; 1 in the official code (1/4 in these units), 1 to 25 in the paper.

@@ -1,0 +1,166 @@
+"""The tables of the comparison: columns chosen from its record."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+from scoreatlas.bench.aggregate import Place, Shown, settings
+from scoreatlas.bench.labels import LABELS
+from scoreatlas.bench.peers.measure import LONG, SHORT, TASKS
+from scoreatlas.bench.peers.record import NAME, PROFILE, load
+from scoreatlas.bench.sheet import Column, Line, Number, Sheet
+from scoreatlas.bench.suite import BENCHMARKS, TableSpec
+from scoreatlas.errors import AtlasError
+from scoreatlas.metrics.estimate import Estimate
+
+MOMENTS = ("bias_observed", "spread_observed", "spread_unobserved")
+IMAGES = tuple(("digits", task, metric) for task in TASKS for metric in ("psnr", "residual"))
+SECONDS = ("digits", "both", "cost.seconds")
+
+
+def _free(task: str, *metrics: str) -> tuple[Place, ...]:
+    return tuple(("free", task, metric) for metric in metrics)
+
+
+# id: caption, the places of its columns, and whether it has the row of exact samples
+TABLES: dict[str, tuple[str, tuple[Place, ...], bool]] = {
+    "peers": (
+        "The same methods in several libraries, at 100 network calls each: spread over the exact spread on a Gaussian, "
+        "PSNR on digits (sigma_y = 0.05), operations and synchronisations for each network call, processor seconds.",
+        (("gaussian", SHORT, "spread_observed"), ("gaussian", SHORT, "spread_unobserved"),
+         *(p for p in IMAGES if p[2] == "psnr"), *_free("inpaint", "operations", "syncs"), SECONDS), False,
+    ),
+    "peers-quality": (
+        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR and data residual, "
+        "mean over test images that all rows share, and processor seconds of a run.",
+        (*IMAGES, SECONDS), False,
+    ),
+    "peers-exactness": (
+        "A Gaussian whose posterior is known: bias in posterior standard deviations and spread over the exact spread, "
+        "at 100 network calls and in a long run.",
+        (*(("gaussian", SHORT, m) for m in MOMENTS), *(("gaussian", LONG, m) for m in MOMENTS),
+         ("gaussian", LONG, "cost.denoiser_calls")), True,
+    ),
+    "peers-cost": (
+        "What each network call brings with it, beside a denoiser that costs nothing: vjps, operations, views among "
+        "them, synchronisations, milliseconds; and the operations of a run that do not depend on its steps.",
+        _free("inpaint", "cost.vjps", "operations", "views", "syncs", "ms", "setup"), False,
+    ),
+    "peers-samplers": (
+        "Samplers beside those of diffusers, on the same grid and noise: largest difference from ours, and the cost of "
+        "a network call. The synchronisations of diffusers are an upper bound: it keeps its constants on the host.",
+        (("gaussian", "nothing", "difference"), *_free("nothing", "operations", "views", "syncs", "ms")), False,
+    ),
+}  # fmt: skip
+
+
+def specifications(root: Path = BENCHMARKS) -> dict[str, TableSpec]:
+    """The tables by id."""
+    return {
+        id: TableSpec(id, NAME, caption, tuple(dict.fromkeys(p[2] for p in places)), floor=floor)
+        for id, (caption, places, floor) in TABLES.items()
+    }
+
+
+@final
+@dataclass(frozen=True)
+class PeersSheet(Sheet):
+    """A table of the comparison.
+
+    Attributes:
+        record: what was measured.
+    """
+
+    record: dict[str, Any]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return "method", "library", "settings", "calls"
+
+    @property
+    def columns(self) -> list[Column]:
+        return [Column(_title(*place), place[2]) for place in TABLES[self.spec.id][1]]
+
+    @cached_property
+    def rows(self) -> list[tuple[dict[str, Any], list[Shown]]]:
+        """The rows of the record that all columns concern, and their numbers."""
+        found = [(row, self._cells(row["cells"])) for row in self.record["rows"]]
+        return [(row, cells) for row, cells in found if cells]
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        lines = []
+        for row, cells in self.rows:
+            said = "; ".join(filter(None, [row["settings"], row["asked"]["note"]]))
+            words = row["asked"]["method"], row["asked"]["library"], said, _calls(row["calls"])
+            lines.append(Line(words, cells, ranked=row["calls"].get("denoiser_calls") != 0))
+        if self.spec.floor:
+            lines.append(Line(("exact samples", "", "", ""), self._cells(self.record["floor"]), ranked=False))
+        return lines
+
+    @property
+    def file_heads(self) -> tuple[str, ...]:
+        return "method", "library", "solver", "settings", "source"
+
+    def numbers(self) -> Iterator[Number]:
+        floor = self._cells(self.record["floor"])
+        for j, place in enumerate(TABLES[self.spec.id][1]):
+            for row, cells in self.rows:
+                asked = row["asked"]
+                words = asked["method"], asked["library"], asked["name"], settings(row["repr"]), asked["source"]
+                yield Number(words, place, cells[j])
+            if self.spec.floor:
+                yield Number(("exact samples", "", "", "", ""), place, floor[j])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        told = self.record["provenance"]
+        return {
+            "profile": told["profile"],
+            "device": f"{told['device']}, {told['threads']} thread",
+            "dtype": told["dtype"],
+            "torch": told["torch"],
+            **told["libraries"],
+            "commit": told["commit"][:10] + ("+changes" if told["dirty"] else ""),
+            "dates": told["utc"][:10],
+            "records": len(self.rows),
+            "failed": sum(any(shown.failed for shown in cells) for _, cells in self.rows),
+            "seeds": told["size"]["seeds"],
+        }
+
+    def _cells(self, found: list[dict[str, Any]]) -> list[Shown]:
+        """What a row has for each column; nothing if one of them does not concern it."""
+        by = {(c["world"], c["task"], c["metric"]): c for c in found}
+        places = TABLES[self.spec.id][1]
+        return [_shown(by[place]) for place in places] if all(place in by for place in places) else []
+
+
+def sheet(id: str, profile: str = PROFILE, root: Path = BENCHMARKS) -> PeersSheet:
+    """The table of that id.
+
+    Raises:
+        AtlasError: another profile than the one there is, or the record is missing, truncated or altered.
+    """
+    if profile != PROFILE:
+        raise AtlasError(f"table {id!r} has no records in profile {profile!r}: it is made in profile {PROFILE!r} alone")
+    return PeersSheet(specifications(root)[id], profile, load(root))
+
+
+def _shown(c: dict[str, Any]) -> Shown:
+    if c["value"] is None:
+        return Shown(None, 0, c["failed"], c["note"])
+    ends = (math.nan if c[end] is None else c[end] for end in ("low", "high"))
+    return Shown(Estimate(c["value"], *ends), c["seeds"], c["failed"], c["note"])
+
+
+def _title(world: str, task: str, metric: str) -> str:
+    label = LABELS[metric].text
+    return f"{task} {label}" if task in TASKS and world == "digits" else label + ", long" * (task == LONG)
+
+
+def _calls(calls: dict[str, int]) -> str:
+    vjps = calls.get("vjps")
+    return f"{calls.get('denoiser_calls', '')}" + (f" + {vjps} vjp" if vjps else "")
