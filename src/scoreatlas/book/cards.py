@@ -124,7 +124,7 @@ def _setting(label: str, found: Sequence[Series]) -> str:
     total = [sum(counts) for s in good for counts in s.counts.values()]
     gaps = [(_gap(counts), sum(counts)) for s in good for counts in s.counts.values()]
     beyond = sum(gap > gap_bound(n) for gap, n in gaps)
-    where = f"over {len(good)} worlds, " + (f"at {calls} network calls, " if calls else "")
+    where = f"{'over' if label else 'Over'} {len(good)} worlds, " + (f"at {calls} network calls, " if calls else "")
     tests = (
         f" Ranks are off in {beyond} of {len(gaps)} tests (of exact samples, fewer than one in twenty)."
         if total
