@@ -199,7 +199,7 @@ def settings(text: str) -> str:
 
 
 def number(e: Estimate) -> str:
-    """Value and half-width, rounded to two digits of the half-width; three digits of the value if there is none.
+    """Value and half-width, rounded to two digits of the half-width; if there is none, a count or three digits.
 
     What is below 1e-9 is rounding: a value prints as 0, a half-width not at all.
     """
@@ -207,6 +207,6 @@ def number(e: Estimate) -> str:
     if abs(e.value) < 1e-9:
         return "0"
     if not half > 1e-9 * max(1.0, abs(e.value)):  # NaN too
-        return f"{e.value:.3g}"
+        return f"{e.value:.0f}" if float(e.value).is_integer() else f"{e.value:.3g}"
     digits = max(0, 1 - math.floor(math.log10(half)))
     return f"{e.value:.{digits}f} ± {half:.{digits}f}"

@@ -72,9 +72,9 @@ def record() -> dict[str, Any]:
     (head, dirty), told = _commit(), dict[str, Any](dependencies())
     lines = [kept(row, str(told["source_hash"])) for row in ROWS]
     told |= {
-        "profile": PROFILE, "device": "cpu", "threads": 1, "dtype": "float32", "torch": torch.__version__,
-        "libraries": peers.VERSIONS, "commit": head, "dirty": dirty, "size": measure.SIZE, "bare": measure.bare(),
-        "instances": measure.digests(),
+        "profile": PROFILE, "device": "cpu", "threads": 1, "dtype": "float32, exactness float64",
+        "torch": torch.__version__, "libraries": peers.VERSIONS, "commit": head, "dirty": dirty,
+        "size": measure.SIZE, "bare": measure.bare(), "instances": measure.digests(),
         "utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     floor = [c for name in (measure.SHORT, measure.LONG) for c in measure.exactness(None, name)]
