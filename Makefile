@@ -53,4 +53,4 @@ priors: $(READY) ## train the learned priors (a GPU if there is one; else hours)
 	$(BIN)/scoreatlas priors train
 
 clean: ## remove what was built; keep the environment and the executed chapters
-	rm -rf _build/html _build/.doctrees _build/.jupyter_cache _build/stamps.json .pytest_cache .ruff_cache .mypy_cache
+	rm -rf _build/html _build/.doctrees _build/.jupyter_cache _build/stamps.json _build/built.json _build/snakemake .pytest_cache .ruff_cache .mypy_cache

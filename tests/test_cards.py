@@ -85,7 +85,7 @@ def test_words_say_what_the_records_say():
     text = cards.verdict("DDRM", "quick")
     last = [s.values["spread_observed"][0][-1] for w, _ in card.worlds() for s in card.series("DDRM", w)]
     assert f"{min(last):.2f} to {max(last):.2f} of the right spread" in text
-    assert "at 300 network calls" in text and "over 7 worlds" in text
+    assert "at 300 network calls" in text and "Over 7 worlds" in text
     assert "Cells that failed or were not finite: 0." in text
 
 

@@ -20,7 +20,7 @@ from scoreatlas.samplers.fkc import FKC
 from scoreatlas.samplers.mean_shift import MeanShift
 from scoreatlas.samplers.ode import Heun, Karras
 from scoreatlas.samplers.pcg import PCG
-from scoreatlas.schedules import VP, Time
+from scoreatlas.schedules import VE, VP, Flow, Time
 from scoreatlas.solvers.guidance.dps import DPS
 from scoreatlas.solvers.guidance.pigdm import PiGDM
 
@@ -287,6 +287,19 @@ def test_weights_turn_guided_diffusion_into_the_tilted_law():
     assert abs(float(x.mean()) - mean) < 5 * error + 0.04 * mean
     assert abs(float(x.var()) / variance - 1) < 0.08
     assert p.diffusion()[1] / variance < 0.75 and p.diffusion()[0] / mean > 1.1
+
+
+@pytest.mark.parametrize("schedule", [VP(), Flow(), VE()], ids=repr)
+@pytest.mark.parametrize("make", [by_classifier, free])
+@pytest.mark.parametrize("sampler", [MeanShift(8), MeanShift(8, "fixedlarge", "mean"), PCG(6, 2), FKC(6, 5)], ids=repr)
+def test_laws_of_samplers(sampler, make, schedule):
+    """Same Rng, same bits; a row alone is the row in a batch; one state a step; everything finite."""
+    prior = DiffusionPrior(make(3.0), schedule, (2,))
+    together = sampler(None, prior, Rng([4, 5, 6], dtype=F64))
+    assert bool(together.isfinite().all()) and torch.equal(together, sampler(None, prior, Rng([4, 5, 6], dtype=F64)))
+    assert len(list(sampler.run(None, prior, Rng([4], dtype=F64)))) == sampler.steps
+    for i, seed in enumerate([4, 5, 6]):
+        assert float((sampler(None, prior, Rng([seed], dtype=F64)) - together[i : i + 1]).abs().max()) < 1e-10
 
 
 # the mixture: what is not sampled

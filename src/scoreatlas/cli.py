@@ -57,23 +57,9 @@ def priors_train(
     hours: Annotated[float | None, typer.Option(help="time limit for each")] = None,
 ) -> None:
     """Train the judge and the priors, or resume, and write weights and cards with their evidence."""
-    import torch
+    from scoreatlas.bench.evidence import train
 
-    from scoreatlas.bench.evidence import measure
-    from scoreatlas.metrics.judge import NAME, train_judge
-    from scoreatlas.priors import zoo
-    from scoreatlas.priors.train import RECIPES, train
-
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    for name in names or [NAME, *RECIPES, *zoo.RECIPES]:
-        print(f"training {name} on {chosen}; progress in {checkpoints / name}.log")
-        if name == NAME:
-            print(f"test accuracy {train_judge(chosen):.4f}")
-        elif name in zoo.RECIPES:
-            zoo.train(name, checkpoints, chosen, hours * 3600 if hours else None)
-        else:
-            train(name, checkpoints, chosen, hours * 3600 if hours else None)
-            measure(name, chosen)
+    train(names or [], device, checkpoints, hours * 3600 if hours else None, _say)
 
 
 @book.command("plan")
@@ -156,11 +142,28 @@ def bench_run(
     only: Annotated[str | None, typer.Option(help="cells whose key contains this; * and ? allowed")] = None,
     device: Device = "cpu",
     retry: Annotated[bool, typer.Option("--retry", help="compute failed cells again")] = False,
+    keys: Annotated[Path | None, typer.Option(help="only these: a file as `bench plan --json` writes it")] = None,
+    failed_ok: Annotated[bool, typer.Option("--failed-ok", help="no error if cells are recorded as failed")] = False,
 ) -> None:
     """Compute the cells of a suite that are missing or stale; a killed run goes on where it stopped."""
     from scoreatlas.bench.commands import run
 
-    print(run(suite, profile, only, device, retry))
+    print(run(suite, profile, only, device, retry, keys=keys, failed_ok=failed_ok))
+
+
+@bench.command("plan")
+def bench_plan(
+    suite: str,
+    profile: Profile = "quick",
+    json: Annotated[bool, typer.Option("--json", help="as a JSON list")] = False,
+) -> None:
+    """List the cells that `bench run` would compute."""
+    from json import dumps
+
+    from scoreatlas.bench.commands import cells
+
+    keys = cells(suite, profile)
+    print(dumps(keys) if json else "\n".join(keys) or f"{suite} ({profile}): nothing to compute")
 
 
 @bench.command("check")
@@ -196,17 +199,10 @@ def bench_table(
 @bench.command("why")
 def bench_why(suite: str, profile: Profile = "quick") -> None:
     """Say of each solver that a suite leaves out of a task why it does not apply."""
-    from scoreatlas.bench.catalogue import why_not
-    from scoreatlas.bench.suite import load
-    from scoreatlas.bench.tasks import task
-    from scoreatlas.bench.worlds import world
+    from scoreatlas.bench.commands import left_out
 
-    chosen = load(suite)
-    chosen.profile(profile)
-    for world_name, task_name in chosen.pairs(profile):
-        for entry in chosen.at(profile):
-            if reason := why_not(entry.solver, world(world_name), task(task_name)):
-                print(f"{world_name}/{task_name}/{type(entry.solver).__name__}: {reason}")
+    for line in left_out(suite, profile):
+        print(line)
 
 
 @catalogue.command("check")

@@ -197,7 +197,8 @@ def _card(system: System) -> str:
     if system.implementation:
         classes.append("implemented")
         module, _, name = system.implementation.rpartition(".")
-        module = module if name[0].isupper() else system.implementation
+        if _is_module(system.implementation):
+            module = system.implementation
         rows["implementation"] = f"[`{system.implementation}`](#mod-{module.replace('.', '-')})"
         rows["implementation"] += f" (suites: {', '.join(system.suite)})" if system.suite else ""
         if "cards" in system.suite or "field" in system.suite:
@@ -206,6 +207,12 @@ def _card(system: System) -> str:
     head = f"(system-{system.key})=\n```{{container}} system {' '.join(classes)}"
     name = f"**{system.system}** {{cite:t}}`{system.key}`"
     return f"{head}\n{name}\n\n{system.summary}\n\n*Pitfall.* {system.pitfall}\n\n{facts}\n```"
+
+
+def _is_module(path: str) -> bool:
+    """Whether a dotted path of the package names a file, and not something that is defined in one."""
+    file = Path(__file__).parent.joinpath(*path.split(".")[1:])
+    return file.is_dir() or file.with_suffix(".py").exists()
 
 
 def _form(systems: Sequence[System]) -> str:

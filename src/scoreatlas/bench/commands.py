@@ -1,10 +1,11 @@
 """The benchmark commands as functions of plain arguments; they return text and raise :class:`AtlasError`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from scoreatlas.bench import catalogue, plan, report, runner
+from scoreatlas.bench import catalogue, plan, report, runner, shards
 from scoreatlas.bench.sources import SOURCES, owner
-from scoreatlas.bench.suite import BENCHMARKS
+from scoreatlas.bench.suite import BENCHMARKS, load
 from scoreatlas.bench.tasks import task
 from scoreatlas.bench.worlds import world
 from scoreatlas.errors import AtlasError
@@ -19,13 +20,23 @@ def run(
     device: str = "cpu",
     retry: bool = False,
     root: Path = BENCHMARKS,
+    keys: Path | None = None,
+    failed_ok: bool = False,
 ) -> str:
-    """Compute the cells of a suite that are missing or stale.
+    """Compute the cells of a suite that are missing or stale, all of them or those whose keys are in the file ``keys``.
+
+    With ``failed_ok`` a cell that failed is a result like any other: a job is done when each of its cells has a record.
 
     Raises:
         AtlasError: bad input, or cells that failed; what was finished is kept.
     """
-    n = runner.run(suite, profile, only, device, retry=retry, root=root)
+    chosen = None if keys is None else shards.read(keys)
+    try:
+        n = runner.run(suite, profile, only, device, retry=retry, root=root, keys=chosen)
+    except runner.FailedCells as failed:
+        if not failed_ok:
+            raise
+        return f"{suite} ({profile}): {failed}"
     return f"{suite} ({profile}): {n} cells computed" if n else f"{suite} ({profile}): nothing to compute"
 
 
@@ -49,7 +60,7 @@ def check(suite: str | None = None, profile: str = "quick", root: Path = BENCHMA
 
 
 def cells(suite: str, profile: str = "quick", root: Path = BENCHMARKS) -> list[str]:
-    """Keys of the cells whose records are missing or stale: what a job on another machine has to run."""
+    """Keys of the cells whose records are missing or stale, in the order of the plan."""
     return [f.key for f in plan.check(suite, profile, root) if not f.problem.startswith("left over")]
 
 
@@ -75,3 +86,17 @@ def why(solver: str, world_name: str, task_name: str) -> str:
     one = catalogue.build(solver, {})
     reason = catalogue.why_not(one, world(world_name), task(task_name))
     return f"{solver} on {task_name} in {world_name}: {reason or 'applies'}"
+
+
+def left_out(suite: str, profile: str = "quick", root: Path = BENCHMARKS) -> Iterator[str]:
+    """Why each solver that a suite leaves out of a task does not apply there, one line each.
+
+    Raises:
+        AtlasError: unknown suite or profile.
+    """
+    chosen = load(suite, root)
+    chosen.profile(profile)
+    for world_name, task_name in chosen.pairs(profile):
+        for entry in chosen.at(profile):
+            if reason := catalogue.why_not(entry.solver, world(world_name), task(task_name)):
+                yield f"{world_name}/{task_name}/{type(entry.solver).__name__}: {reason}"

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from scoreatlas import data
 from scoreatlas.metrics.distortion import psnr
-from scoreatlas.metrics.judge import load_judge
+from scoreatlas.metrics.judge import NAME, load_judge, train_judge
+from scoreatlas.priors import zoo
 from scoreatlas.priors.diffusion import Denoiser, DiffusionPrior
 from scoreatlas.priors.pretrained import WEIGHTS, load_pretrained, write_card
+from scoreatlas.priors.train import RECIPES
+from scoreatlas.priors.train import train as train_prior
 from scoreatlas.priors.tv import TotalVariation
 from scoreatlas.rng import Rng
 from scoreatlas.samplers.ode import Heun
@@ -21,6 +25,30 @@ from scoreatlas.tweedie import second_order_residual
 
 SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 LAMBDAS = tuple(0.05 * 2**k for k in range(7))  # of TV, in units of sigma
+
+
+def train(
+    names: Sequence[str], device: str, checkpoints: Path, seconds: float | None, say: Callable[[str], None] = print
+) -> None:
+    """Train the judge and the priors, or resume, and write weights and cards with their evidence.
+
+    Args:
+        names: which; all if none.
+        device: cpu, cuda, or auto: cuda if there is one.
+        checkpoints: the folder where a run is resumed from.
+        seconds: time limit for each.
+        say: receives a line for each stage.
+    """
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    for name in names or [NAME, *RECIPES, *zoo.RECIPES]:
+        say(f"training {name} on {chosen}; progress in {checkpoints / name}.log")
+        if name == NAME:
+            say(f"test accuracy {train_judge(chosen):.4f}")
+        elif name in zoo.RECIPES:
+            zoo.train(name, checkpoints, chosen, seconds)
+        else:
+            train_prior(name, checkpoints, chosen, seconds)
+            measure(name, chosen)
 
 
 def measure(

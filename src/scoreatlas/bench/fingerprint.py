@@ -60,14 +60,24 @@ def _file(name: str, package: Path) -> Path:
 
 def _imports(path: Path, package: Path) -> list[str]:
     found = set()
+    for module, names in _statements(path, *_stamp(path)):
+        found |= {module} if not names else set()
+        for name in names:  # a submodule, or a name that the module defines
+            submodule = f"{module}.{name}"
+            found.add(submodule if _file(submodule, package).exists() else module)
+    return [n for n in found if n.split(".")[0] == package.name and _file(n, package).exists()]
+
+
+@cache
+def _statements(path: Path, mtime: int, size: int) -> list[tuple[str, tuple[str, ...]]]:
+    """The import statements of a file: (module, names taken from it). A plan asks for each file once per cell."""
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:  # a submodule, or a name that the module defines
-                submodule = f"{node.module}.{alias.name}"
-                found.add(submodule if _file(submodule, package).exists() else node.module)
-    return [n for n in found if n.split(".")[0] == package.name and _file(n, package).exists()]
+            found.append((node.module, tuple(alias.name for alias in node.names)))
+    return found
 
 
 def _code(function: Callable[..., Any]) -> str:
@@ -75,16 +85,29 @@ def _code(function: Callable[..., Any]) -> str:
 
     By its line, as ``inspect`` finds it, another function would be read once the file is edited under a running suite.
     """
-    text = Path(inspect.getfile(function)).read_text()
+    path = Path(inspect.getfile(function))
+    named = _functions(path, *_stamp(path)).get(function.__name__)
+    return named or textwrap.dedent(inspect.getsource(function))  # defined inside another function
+
+
+@cache
+def _functions(path: Path, mtime: int, size: int) -> dict[str, str]:
+    """Source of each function of a file, the first of a name."""
+    text = path.read_text()
+    found: dict[str, str] = {}
     for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function.__name__:
-            return ast.get_source_segment(text, node) or ""
-    return textwrap.dedent(inspect.getsource(function))  # defined inside another function
+        if isinstance(node, ast.FunctionDef):
+            found.setdefault(node.name, ast.get_source_segment(text, node) or "")
+    return found
 
 
 def _module_hash(path: Path) -> str:
-    stamp = path.stat()
-    return _cached_hash(path, stamp.st_mtime_ns, stamp.st_size)
+    return _cached_hash(path, *_stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    told = path.stat()
+    return told.st_mtime_ns, told.st_size
 
 
 @cache

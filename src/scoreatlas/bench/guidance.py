@@ -154,11 +154,15 @@ def measure(profile: str, partial: Path) -> dict[str, Any]:
 
 
 def sets(per_class: int, most: int = 10) -> Iterator[tuple[Tensor, Tensor]]:
-    """Disjoint sets of validation digits, each as large as a line's, for what the measures say of real digits."""
+    """Disjoint sets of validation digits, each as large as a line's, for what the measures say of real digits.
+
+    They are taken far apart: neighbours in the file share a writer.
+    """
     images, labels = data.digits("validation")
     of_class = [(labels == c).nonzero()[:, 0] for c in range(10)]
-    for i in range(min(most, min(len(index) for index in of_class) // per_class)):
-        few = torch.cat([index[i * per_class : (i + 1) * per_class] for index in of_class])
+    count = min(len(index) for index in of_class) // per_class
+    for i in range(min(most, count)):
+        few = torch.cat([index[i::count][:per_class] for index in of_class])
         yield images[few], labels[few]
 
 

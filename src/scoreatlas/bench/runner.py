@@ -1,5 +1,6 @@
 """Running a suite: cells are computed and recorded one by one, so a killed run loses one cell at most."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -13,6 +14,10 @@ from scoreatlas.bench.suite import BENCHMARKS, Profile, load
 from scoreatlas.errors import AtlasError
 
 
+class FailedCells(AtlasError):
+    """Every cell has its record, and in some it says that the solver failed."""
+
+
 def run(
     suite: str,
     profile: str = "quick",
@@ -21,6 +26,7 @@ def run(
     progress: bool = True,
     retry: bool = False,
     root: Path = BENCHMARKS,
+    keys: Collection[str] | None = None,
 ) -> int:
     """Compute what is missing or stale; returns the number of cells computed.
 
@@ -31,15 +37,18 @@ def run(
         progress: whether to show a bar on the terminal.
         retry: compute failed cells again.
         root: the folder that holds ``suites`` and ``results``.
+        keys: these cells alone; all if None.
 
     Raises:
-        AtlasError: bad input, before anything runs; or, after everything is recorded, cells that failed.
+        AtlasError: bad input, before anything runs.
+        FailedCells: cells failed; raised after everything is recorded.
     """
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise AtlasError(f"device {device!r} was asked for, but torch sees no GPU here")
     s, store = load(suite, root), Store(root)
     size, records = s.profile(profile), store.all(suite, profile)
-    cells = [p for p in plan(s, profile, device, only) if _needed(p, records.get(p.cell.key), size, retry)]
+    planned = _chosen(plan(s, profile, device, only), keys, f"{suite} ({profile})")
+    cells = [p for p in planned if _needed(p, records.get(p.cell.key), size, retry)]
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), disable=not progress,
@@ -55,7 +64,8 @@ def run(
                 broken.append(f"{record.key}: {record.error}")
             bar.advance(row)
     if broken:
-        raise AtlasError(f"{len(broken)} of {len(cells)} cells failed and are recorded as such; the first: {broken[0]}")
+        told = f"{len(broken)} of {len(cells)} cells failed and are recorded as such"
+        raise FailedCells(f"{told}; the first: {broken[0]}")
     return len(cells)
 
 
@@ -63,3 +73,12 @@ def _needed(planned: Planned, record: Record | None, size: Profile, retry: bool)
     if record is None or stale(record, planned.cell, size):
         return True
     return retry and record.status == "failed"
+
+
+def _chosen(planned: list[Planned], keys: Collection[str] | None, where: str) -> list[Planned]:
+    if keys is None:
+        return planned
+    wanted = set(keys)
+    if unknown := wanted - {p.cell.key for p in planned}:
+        raise AtlasError(f"{len(unknown)} keys are of no cell of suite {where}; the first: {min(unknown)}")
+    return [p for p in planned if p.cell.key in wanted]

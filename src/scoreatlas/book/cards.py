@@ -124,8 +124,12 @@ def _setting(label: str, found: Sequence[Series]) -> str:
     total = [sum(counts) for s in good for counts in s.counts.values()]
     gaps = [(_gap(counts), sum(counts)) for s in good for counts in s.counts.values()]
     beyond = sum(gap > gap_bound(n) for gap, n in gaps)
-    where = f"over {len(good)} worlds, " + (f"at {calls} network calls, " if calls else "")
-    tests = f" Ranks are off in {beyond} of {len(gaps)} tests (of exact samples, about one in twenty)." if total else ""
+    where = f"{'over' if label else 'Over'} {len(good)} worlds, " + (f"at {calls} network calls, " if calls else "")
+    tests = (
+        f" Ranks are off in {beyond} of {len(gaps)} tests (of exact samples, fewer than one in twenty)."
+        if total
+        else ""
+    )
     return (
         f"{head}{where}{'; '.join(parts)}; sliced W2 is {min(ratio):.1f} to {max(ratio):.0f} times that between exact"
         f" samples.{tests}"

@@ -72,17 +72,10 @@ def ingredients(chapter: Chapter, parameters: dict[str, Any], sources: Sources) 
     Raises:
         AtlasError: a code cell is not Python.
     """
-    cells = code_cells(chapter.notebook)
-    named: set[str] = set()
-    for number, cell in enumerate(cells, 1):
-        try:
-            named |= sources.named_in(cell.source)
-        except SyntaxError as error:
-            raise AtlasError(f"{chapter.path}, code cell {number}, line {error.lineno}: {error.msg}") from error
-    modules = sources.closure(named)
+    modules = modules_of(chapter, sources)
     return {
         "chapter": chapter.name,
-        "cells": [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in cells],
+        "cells": [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in code_cells(chapter.notebook)],
         "parameters": parameters,
         "modules": {name: sources.digests[name] for name in sorted(modules)},
         "manifests": manifests(chapter.root, sources, modules),
@@ -90,6 +83,21 @@ def ingredients(chapter: Chapter, parameters: dict[str, Any], sources: Sources) 
         "python": ".".join(map(str, sys.version_info[:2])),
         "torch": ".".join(version("torch").split(".")[:2]),
     }
+
+
+def modules_of(chapter: Chapter, sources: Sources) -> frozenset[str]:
+    """Every project module that a chapter imports, through others too.
+
+    Raises:
+        AtlasError: a code cell is not Python.
+    """
+    named: set[str] = set()
+    for number, cell in enumerate(code_cells(chapter.notebook), 1):
+        try:
+            named |= sources.named_in(cell.source)
+        except SyntaxError as error:
+            raise AtlasError(f"{chapter.path}, code cell {number}, line {error.lineno}: {error.msg}") from error
+    return sources.closure(named)
 
 
 def manifests(root: Path, sources: Sources, modules: Iterable[str]) -> dict[str, str]:
@@ -102,16 +110,22 @@ def manifests(root: Path, sources: Sources, modules: Iterable[str]) -> dict[str,
 
 
 def records(chapter: Chapter, profile: str, modules: Iterable[str]) -> dict[str, str]:
-    """A digest of the records of each suite that the chapter names, if it uses the benchmark package at all.
+    """A digest of the records of each suite that the chapter reads."""
+    results = chapter.root / "benchmarks" / "results" / profile
+    there = {p.name: p for p in sorted(results.glob("*")) if p.is_dir()}
+    read = suites_read(chapter, modules, there)
+    return {name: digest({p.name: p.read_text() for p in sorted(there[name].glob("*.json"))}) for name in read}
+
+
+def suites_read(chapter: Chapter, modules: Iterable[str], suites: Iterable[str]) -> list[str]:
+    """Which of ``suites`` a chapter reads: those that it names, if it uses the benchmark package at all.
 
     A suite is named if one of the chapter's string literals contains its name as a word.
     """
     if not any(name == BENCH or name.startswith(f"{BENCH}.") for name in modules):
-        return {}
-    results = chapter.root / "benchmarks" / "results" / profile
+        return []
     words = {word for cell in code_cells(chapter.notebook) for word in _words(cell.source)}
-    suites = [p for p in sorted(results.glob("*")) if p.is_dir() and p.name in words]
-    return {suite.name: digest({p.name: p.read_text() for p in sorted(suite.glob("*.json"))}) for suite in suites}
+    return [name for name in suites if name in words]
 
 
 def _words(code: str) -> set[str]:

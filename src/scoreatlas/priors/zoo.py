@@ -26,6 +26,10 @@ Train = Callable[[str, Path, str, float | None], None]
 NETWORKS: dict[str, str] = {
     "NoisyClassifier": "scoreatlas.nn.noisy_classifier",
     "VelocityNet": "scoreatlas.nn.flow",
+    "DiT": "scoreatlas.nn.dit",
+    "Hourglass": "scoreatlas.nn.hourglass",
+    "MMDiT": "scoreatlas.nn.mmdit",
+    "UNet": "scoreatlas.nn.unet",
 }
 
 # Recipes by name: the module whose ``train(name, checkpoints, device, seconds)`` makes the network and saves it.
@@ -35,6 +39,14 @@ RECIPES: dict[str, str] = {
     "digits-reflow": "scoreatlas.priors.train_flows",
     "digits-classifier": "scoreatlas.priors.classifiers",
     "digits-classifier-clean": "scoreatlas.priors.classifiers",
+    "dit-in-context": "scoreatlas.bench.architectures",
+    "dit-cross-attention": "scoreatlas.bench.architectures",
+    "dit-adaln": "scoreatlas.bench.architectures",
+    "dit-adaln-zero": "scoreatlas.bench.architectures",
+    "unet-skips": "scoreatlas.bench.architectures",
+    "unet-no-skips": "scoreatlas.bench.architectures",
+    "mmdit-separate": "scoreatlas.bench.architectures",
+    "mmdit-shared": "scoreatlas.bench.architectures",
 }
 
 
