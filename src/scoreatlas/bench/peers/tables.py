@@ -43,13 +43,13 @@ class Layout(NamedTuple):
 TABLES = {
     "peers": Layout(
         "The same methods in several libraries, 100 network calls each: spread over the exact spread on a Gaussian, "
-        "PSNR on digits (sigma_y = 0.05), operations for each network call, processor seconds of a run.",
+        "PSNR on digits (dB, sigma_y = 0.05), operations for each network call, processor seconds of a run.",
         (("gaussian", SHORT, "spread_observed"), *(("digits", t, "psnr") for t in TASKS),
          *_free("inpaint", "operations"), SECONDS), vjps=True,
     ),
     "peers-quality": Layout(
-        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR and data residual, "
-        "mean over test images that all rows share, and processor seconds of a run.",
+        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR in dB and residual in "
+        "units of sigma_y, means over test images that all rows share, and processor seconds of a run.",
         (*(("digits", t, metric) for t in TASKS for metric in ("psnr", "residual")), SECONDS), vjps=True,
     ),
     "peers-exactness": Layout(
@@ -171,5 +171,5 @@ def _shown(c: dict[str, Any]) -> Shown:
 
 
 def _title(world: str, task: str, metric: str) -> str:
-    label = LABELS[metric].text
+    label = LABELS[metric].text.partition(" (")[0]  # units are in the caption
     return f"{task} {label}" if task in TASKS and world == "digits" else label + ", long" * (task == LONG)
