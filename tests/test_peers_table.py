@@ -180,7 +180,7 @@ def test_an_id_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_table_shows_the_numbers_of_the_record(id: str) -> None:
     """On the page, in every file: the value that the record has for that row, world, task and metric, or its reason."""
     sheet, frame, csv = sources.sheet(id), report.table(id), pd.read_csv(StringIO(report.to_csv(id)))
-    places, shown = TABLES[id][1], 0
+    places, words, shown = TABLES[id].places, len(sheet.heads), 0
     kept = [
         row for row in RECORD["rows"] if {(c["world"], c["task"], c["metric"]) for c in row["cells"]} >= set(places)
     ]
@@ -189,7 +189,7 @@ def test_a_table_shows_the_numbers_of_the_record(id: str) -> None:
     for i, found in enumerate(cells):
         for j, place in enumerate(places):
             (c,) = [c for c in found if (c["world"], c["task"], c["metric"]) == tuple(place)]
-            text, raw = frame.iloc[i, j + 4], frame.attrs["raw"].iloc[i, j + 4]
+            text, raw = frame.iloc[i, words + j], frame.attrs["raw"].iloc[i, words + j]
             row = csv.iloc[j * len(cells) + i]
             assert (row["world"], row["task"], row["metric"]) == tuple(place)
             if i < len(kept):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from scoreatlas.bench.aggregate import Place, Shown, settings
 from scoreatlas.bench.labels import LABELS
@@ -17,7 +17,6 @@ from scoreatlas.errors import AtlasError
 from scoreatlas.metrics.estimate import Estimate
 
 MOMENTS = ("bias_observed", "spread_observed", "spread_unobserved")
-IMAGES = tuple(("digits", task, metric) for task in TASKS for metric in ("psnr", "residual"))
 SECONDS = ("digits", "both", "cost.seconds")
 
 
@@ -25,34 +24,49 @@ def _free(task: str, *metrics: str) -> tuple[Place, ...]:
     return tuple(("free", task, metric) for metric in metrics)
 
 
-# id: caption, the places of its columns, and whether it has the row of exact samples
-TABLES: dict[str, tuple[str, tuple[Place, ...], bool]] = {
-    "peers": (
-        "The same methods in several libraries, at 100 network calls each: spread over the exact spread on a Gaussian, "
-        "PSNR on digits (sigma_y = 0.05), operations and synchronisations for each network call, processor seconds.",
-        (("gaussian", SHORT, "spread_observed"), ("gaussian", SHORT, "spread_unobserved"),
-         *(p for p in IMAGES if p[2] == "psnr"), *_free("inpaint", "operations", "syncs"), SECONDS), False,
+class Layout(NamedTuple):
+    """What a table shows.
+
+    Attributes:
+        caption: one sentence.
+        places: of its columns.
+        vjps: whether rows say how many vjps come with the network calls.
+        floor: whether there is a row of exact samples.
+    """
+
+    caption: str
+    places: tuple[Place, ...]
+    vjps: bool = False
+    floor: bool = False
+
+
+TABLES = {
+    "peers": Layout(
+        "The same methods in several libraries, 100 network calls each: spread over the exact spread on a Gaussian, "
+        "PSNR on digits (dB, sigma_y = 0.05), operations for each network call, processor seconds of a run.",
+        (("gaussian", SHORT, "spread_observed"), *(("digits", t, "psnr") for t in TASKS),
+         *_free("inpaint", "operations"), SECONDS), vjps=True,
     ),
-    "peers-quality": (
-        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR and data residual, "
-        "mean over test images that all rows share, and processor seconds of a run.",
-        (*IMAGES, SECONDS), False,
+    "peers-quality": Layout(
+        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR in dB and residual in "
+        "units of sigma_y, means over test images that all rows share, and processor seconds of a run.",
+        (*(("digits", t, metric) for t in TASKS for metric in ("psnr", "residual")), SECONDS), vjps=True,
     ),
-    "peers-exactness": (
+    "peers-exactness": Layout(
         "A Gaussian whose posterior is known: bias in posterior standard deviations and spread over the exact spread, "
         "at 100 network calls and in a long run.",
         (*(("gaussian", SHORT, m) for m in MOMENTS), *(("gaussian", LONG, m) for m in MOMENTS),
-         ("gaussian", LONG, "cost.denoiser_calls")), True,
+         ("gaussian", LONG, "cost.denoiser_calls")), floor=True,
     ),
-    "peers-cost": (
+    "peers-cost": Layout(
         "What each network call brings with it, beside a denoiser that costs nothing: vjps, operations, views among "
         "them, synchronisations, milliseconds; and the operations of a run that do not depend on its steps.",
-        _free("inpaint", "cost.vjps", "operations", "views", "syncs", "ms", "setup"), False,
+        _free("inpaint", "cost.vjps", "operations", "views", "syncs", "ms", "setup"),
     ),
-    "peers-samplers": (
+    "peers-samplers": Layout(
         "Samplers beside those of diffusers, on the same grid and noise: largest difference from ours, and the cost of "
         "a network call. The synchronisations of diffusers are an upper bound: it keeps its constants on the host.",
-        (("gaussian", "nothing", "difference"), *_free("nothing", "operations", "views", "syncs", "ms")), False,
+        (("gaussian", "nothing", "difference"), *_free("nothing", "operations", "views", "syncs", "ms")),
     ),
 }  # fmt: skip
 
@@ -60,8 +74,8 @@ TABLES: dict[str, tuple[str, tuple[Place, ...], bool]] = {
 def specifications(root: Path = BENCHMARKS) -> dict[str, TableSpec]:
     """The tables by id."""
     return {
-        id: TableSpec(id, NAME, caption, tuple(dict.fromkeys(p[2] for p in places)), floor=floor)
-        for id, (caption, places, floor) in TABLES.items()
+        id: TableSpec(id, NAME, layout.caption, tuple(dict.fromkeys(p[2] for p in layout.places)), floor=layout.floor)
+        for id, layout in TABLES.items()
     }
 
 
@@ -78,11 +92,11 @@ class PeersSheet(Sheet):
 
     @property
     def heads(self) -> tuple[str, ...]:
-        return "method", "library", "settings", "calls"
+        return ("method", "library", "settings", "vjps")[: 3 + TABLES[self.spec.id].vjps]
 
     @property
     def columns(self) -> list[Column]:
-        return [Column(_title(*place), place[2]) for place in TABLES[self.spec.id][1]]
+        return [Column(_title(*place), place[2]) for place in TABLES[self.spec.id].places]
 
     @cached_property
     def rows(self) -> list[tuple[dict[str, Any], list[Shown]]]:
@@ -94,26 +108,26 @@ class PeersSheet(Sheet):
     def lines(self) -> list[Line]:
         lines = []
         for row, cells in self.rows:
-            said = "; ".join(filter(None, [row["settings"], row["asked"]["note"]]))
-            words = row["asked"]["method"], row["asked"]["library"], said, _calls(row["calls"])
-            lines.append(Line(words, cells, ranked=row["calls"].get("denoiser_calls") != 0))
+            calls, first = row["calls"], (row["asked"]["method"], row["asked"]["library"], row["settings"])
+            words = (*first, str(calls["vjps"])) if TABLES[self.spec.id].vjps else first
+            lines.append(Line(words, cells, ranked=calls.get("denoiser_calls") != 0))
         if self.spec.floor:
-            lines.append(Line(("exact samples", "", "", ""), self._cells(self.record["floor"]), ranked=False))
+            lines.append(Line(("exact samples", "", ""), self._cells(self.record["floor"]), ranked=False))
         return lines
 
     @property
     def file_heads(self) -> tuple[str, ...]:
-        return "method", "library", "solver", "settings", "source"
+        return "method", "library", "solver", "settings", "source", "remark"
 
     def numbers(self) -> Iterator[Number]:
         floor = self._cells(self.record["floor"])
-        for j, place in enumerate(TABLES[self.spec.id][1]):
+        for j, place in enumerate(TABLES[self.spec.id].places):
             for row, cells in self.rows:
                 asked = row["asked"]
-                words = asked["method"], asked["library"], asked["name"], settings(row["repr"]), asked["source"]
-                yield Number(words, place, cells[j])
+                first = asked["method"], asked["library"], asked["name"]
+                yield Number((*first, settings(row["repr"]), asked["source"], asked["note"]), place, cells[j])
             if self.spec.floor:
-                yield Number(("exact samples", "", "", "", ""), place, floor[j])
+                yield Number(("exact samples", *("",) * 5), place, floor[j])
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -134,7 +148,7 @@ class PeersSheet(Sheet):
     def _cells(self, found: list[dict[str, Any]]) -> list[Shown]:
         """What a row has for each column; nothing if one of them does not concern it."""
         by = {(c["world"], c["task"], c["metric"]): c for c in found}
-        places = TABLES[self.spec.id][1]
+        places = TABLES[self.spec.id].places
         return [_shown(by[place]) for place in places] if all(place in by for place in places) else []
 
 
@@ -157,10 +171,5 @@ def _shown(c: dict[str, Any]) -> Shown:
 
 
 def _title(world: str, task: str, metric: str) -> str:
-    label = LABELS[metric].text
+    label = LABELS[metric].text.partition(" (")[0]  # units are in the caption
     return f"{task} {label}" if task in TASKS and world == "digits" else label + ", long" * (task == LONG)
-
-
-def _calls(calls: dict[str, int]) -> str:
-    vjps = calls.get("vjps")
-    return f"{calls.get('denoiser_calls', '')}" + (f" + {vjps} vjp" if vjps else "")
