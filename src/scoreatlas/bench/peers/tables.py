@@ -48,8 +48,8 @@ TABLES = {
          *_free("inpaint", "operations"), SECONDS), vjps=True,
     ),
     "peers-quality": Layout(
-        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR in dB and residual in "
-        "units of sigma_y, means over test images that all rows share, and processor seconds of a run.",
+        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR in dB and residual "
+        "in units of sigma_y, means over test images that all rows share, and processor seconds of a run.",
         (*(("digits", t, metric) for t in TASKS for metric in ("psnr", "residual")), SECONDS), vjps=True,
     ),
     "peers-exactness": Layout(
