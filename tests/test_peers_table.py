@@ -231,7 +231,7 @@ def test_every_row_is_shown_and_a_failure_says_why() -> None:
 
 
 def test_the_best_of_a_column_is_marked_where_rows_compete() -> None:
-    """By hand: the highest PSNR, the spread nearest to 1; the pseudo-inverse, which calls no network, is not the quickest."""
+    """By hand: the highest PSNR, the spread nearest to 1, and the quickest that calls the network at all."""
     marks = {id: report.table(id).attrs["best"].any() for id in TABLES}
     assert not marks["peers-cost"].any() and not marks["peers-samplers"].any()
     frame = report.table("peers-quality")
