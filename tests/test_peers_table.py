@@ -230,6 +230,21 @@ def test_every_row_is_shown_and_a_failure_says_why() -> None:
     assert told["DDRM", "deepinv"].cells[2].text == "needs Inpainting, got BlockAverage"
 
 
+def test_the_best_of_a_column_is_marked_where_rows_compete() -> None:
+    """By hand: the highest PSNR, the spread nearest to 1, and the quickest that calls the network at all."""
+    marks = {id: report.table(id).attrs["best"].any() for id in TABLES}
+    assert not marks["peers-cost"].any() and not marks["peers-samplers"].any()
+    frame = report.table("peers-quality")
+    raw, best = frame.attrs["raw"], frame.attrs["best"]
+    assert raw["inpaint PSNR"][best["inpaint PSNR"]].item() == max(raw["inpaint PSNR"])
+    assert raw["seconds"].astype(float).idxmin() == 0 and raw["seconds"][best["seconds"]].item() == min(
+        raw["seconds"][1:]
+    )
+    exact = report.table("peers-exactness")
+    spread = exact.attrs["raw"]["spread seen"][:-1].astype(float)
+    assert exact.attrs["best"]["spread seen"].idxmax() == (spread - 1).abs().idxmin()  # exact samples do not compete
+
+
 def test_all_rows_have_the_budget_and_the_same_data() -> None:
     for row in RECORD["rows"]:
         if row["asked"]["name"] != "PseudoInverse" and row["calls"]:

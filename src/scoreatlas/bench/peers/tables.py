@@ -32,12 +32,14 @@ class Layout(NamedTuple):
         places: of its columns.
         vjps: whether rows say how many vjps come with the network calls.
         floor: whether there is a row of exact samples.
+        ranked: whether the best of a column is marked: not where rows that do different things are merely listed.
     """
 
     caption: str
     places: tuple[Place, ...]
     vjps: bool = False
     floor: bool = False
+    ranked: bool = True
 
 
 TABLES = {
@@ -48,8 +50,8 @@ TABLES = {
          *_free("inpaint", "operations"), SECONDS), vjps=True,
     ),
     "peers-quality": Layout(
-        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR in dB and residual "
-        "in units of sigma_y, means over test images that all rows share, and processor seconds of a run.",
+        "Digits, sigma_y = 0.05, a missing box and super-resolution by 4, 100 network calls: PSNR in dB, residual in "
+        "units of sigma_y, means over test images that all rows share, and processor seconds of a run.",
         (*(("digits", t, metric) for t in TASKS for metric in ("psnr", "residual")), SECONDS), vjps=True,
     ),
     "peers-exactness": Layout(
@@ -61,12 +63,12 @@ TABLES = {
     "peers-cost": Layout(
         "What each network call brings with it, beside a denoiser that costs nothing: vjps, operations, views among "
         "them, synchronisations, milliseconds; and the operations of a run that do not depend on its steps.",
-        _free("inpaint", "cost.vjps", "operations", "views", "syncs", "ms", "setup"),
+        _free("inpaint", "cost.vjps", "operations", "views", "syncs", "ms", "setup"), ranked=False,
     ),
     "peers-samplers": Layout(
         "Samplers beside those of diffusers, on the same grid and noise: largest difference from ours, and the cost of "
         "a network call. The synchronisations of diffusers are an upper bound: it keeps its constants on the host.",
-        (("gaussian", "nothing", "difference"), *_free("nothing", "operations", "views", "syncs", "ms")),
+        (("gaussian", "nothing", "difference"), *_free("nothing", "operations", "views", "syncs", "ms")), ranked=False,
     ),
 }  # fmt: skip
 
@@ -106,11 +108,11 @@ class PeersSheet(Sheet):
 
     @cached_property
     def lines(self) -> list[Line]:
-        lines = []
+        layout, lines = TABLES[self.spec.id], []
         for row, cells in self.rows:
             calls, first = row["calls"], (row["asked"]["method"], row["asked"]["library"], row["settings"])
-            words = (*first, str(calls["vjps"])) if TABLES[self.spec.id].vjps else first
-            lines.append(Line(words, cells, ranked=calls.get("denoiser_calls") != 0))
+            words = (*first, str(calls["vjps"])) if layout.vjps else first
+            lines.append(Line(words, cells, ranked=layout.ranked and calls.get("denoiser_calls") != 0))
         if self.spec.floor:
             lines.append(Line(("exact samples", "", ""), self._cells(self.record["floor"]), ranked=False))
         return lines
