@@ -111,7 +111,7 @@ def _curves(axes: Any, s: Series, style: str) -> None:
         for ax, metric in zip(axes, (f"bias_{name}", f"spread_{name}"), strict=False):
             if metric in s.values:
                 value, half = s.values[metric]
-                low = np.maximum(value - half, 0.3 * value)
+                low = np.maximum(value - half, 1e-9)  # an interval that holds 0 reaches the bottom of the axis
                 ax.fill_between(calls, low, value + half, color=colour, alpha=0.13, linewidth=0)
                 ax.plot(calls, value, style, color=colour, marker=marker, ms=3, lw=1.3)
     floor = s.values["floor.bias_observed"][0]
@@ -139,7 +139,7 @@ def _finish(axes: Any) -> None:
     names = ("bias, in std", "spread ratio", "SW₂ / floor", "rank density")
     for row, (ax_row, name) in enumerate(zip(axes, names, strict=True)):
         ax_row[0].set_ylabel(name, fontsize=8.5)
-        lows, highs = zip(*(ax.dataLim.intervaly for ax in ax_row), strict=True)
+        lows, highs = zip(*(_span(ax) for ax in ax_row), strict=True)
         for j, ax in enumerate(ax_row):
             if row < 3:
                 bounds = LIMITS[row]
@@ -157,6 +157,13 @@ def _finish(axes: Any) -> None:
         ax.set_xlabel("network calls", fontsize=7.5, labelpad=1)
     for ax in axes[3]:
         ax.set_xlabel("rank of the truth", fontsize=7.5, labelpad=2)
+
+
+def _span(ax: Any) -> tuple[float, float]:
+    """Smallest and largest positive value of the curves; their shades may be cut by the axis."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.lines] or [np.ones(1)])
+    shown = values[np.isfinite(values) & (values > 0)]
+    return (float(shown.min()), float(shown.max())) if len(shown) else (1.0, 1.0)
 
 
 def _legend(figure: "Figure", found: list[Series]) -> None:

@@ -157,7 +157,7 @@ def _picture(name: str, profile: str) -> str:
         "Columns are worlds. From above: bias of the mean in exact standard deviations; spread over the exact spread;"
         " sliced W2 over that between exact samples; ranks of the truth among the samples, at the most network calls,"
         " in seen directions (bars) and unseen ones (line), with the band in which 95 % of the bars of an exact sampler"
-        " lie. Shades: 95 % intervals over three instances."
+        " lie. Shades: 95 % intervals over three instances. What is 0 lies below a logarithmic axis."
     )
     return (
         f'```{{raw}} html\n<figure class="exactness-card">{drawing}<figcaption>{caption}</figcaption></figure>\n```\n'
