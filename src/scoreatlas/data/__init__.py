@@ -1,6 +1,6 @@
 """Small real data sets, in the repository, checked on loading.
 
-Images come as float tensors (n, 1, h, w) in [-1, 1]. Sources, licences and credits: ``DATA.md``.
+Images come as float tensors (n, c, h, w) in [-1, 1]. Sources, licences and credits: ``DATA.md``.
 """
 
 import hashlib
@@ -68,14 +68,15 @@ def read(name: str, files: Path = FILES) -> bytes:
 
 
 def images(name: str, split: Split, files: Path = FILES) -> Tensor:
-    """uint8 images (n, h, w) of the contact sheet ``{name}_{split}.png``."""
+    """uint8 images (n, h, w), or (n, h, w, 3) in colour, of the contact sheet ``{name}_{split}.png``."""
     if split not in SPLITS:
         raise DataError(f"no split named {split!r}; there are {', '.join(SPLITS)}")
     file = f"{name}_{split}.png"
     pixels = np.asarray(Image.open(BytesIO(read(file, files))))
-    n, h, w = manifest(files)[file]["shape"]
+    n, h, w = manifest(files)[file]["shape"][:3]
     columns = manifest(files)[file]["columns"]
-    cells = pixels.reshape(-1, h, columns, w).swapaxes(1, 2).reshape(-1, h, w)
+    colour = pixels.shape[2:]  # () or (3,)
+    cells = pixels.reshape(-1, h, columns, w, *colour).swapaxes(1, 2).reshape(-1, h, w, *colour)
     return torch.from_numpy(cells[:n].copy())
 
 
@@ -98,6 +99,36 @@ def chest(split: Split = "train") -> tuple[Tensor, Tensor]:
     x = images("chest", split)[:, None]
     y = torch.tensor([line.endswith("pneumonia") for line in labels("chest", split)]).long()
     return x.float() / 127.5 - 1, y
+
+
+def patches(split: Split = "train") -> Tensor:
+    """Photographs (n, 3, h, w) in [-1, 1]: 64 x 64 for validation and test, 80 x 80 for training, to be cropped."""
+    return images("patches", split).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+
+
+def mri(split: Split = "train") -> tuple[Tensor, list[str]]:
+    """Axial T1-weighted head slices (n, 1, 128, 128) in [-1, 1], pixels of 1.75 mm, and the person of each.
+
+    -1 is no signal, 1 is a little above white matter; fat is clipped there. No person is in two splits.
+    """
+    return images("mri", split)[:, None].float() / 127.5 - 1, labels("mri", split)
+
+
+def ct(split: Split = "train") -> tuple[Tensor, list[str]]:
+    """Axial CT slices of trunks (n, 1, 128, 128), pixels of 3.4375 mm, and the person of each.
+
+    -1 ... 1 is -1000 ... 1000 HU, clipped there: air is -1, water 0. No person is in two splits.
+    """
+    return images("ct", split)[:, None].float() / 127.5 - 1, labels("ct", split)
+
+
+def tooth() -> tuple[Tensor, Tensor]:
+    """A real parallel-beam sinogram of a tooth: line integrals (181, 640), float32, and angles (181,) in degrees.
+
+    Attenuation times length in units of one detector bin. The axis of rotation is at bin 296.
+    """
+    stored = np.load(BytesIO(read("tooth.npz")))
+    return torch.from_numpy(stored["sinogram"]).float(), torch.from_numpy(stored["degrees"])
 
 
 def brain() -> Brain:

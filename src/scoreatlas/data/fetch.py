@@ -27,7 +27,10 @@ def fetch(downloads: Path, out: Path = FILES) -> None:
     downloads.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     manifest: dict[str, dict] = {}
-    for make in (digits, chest, brain):
+    from scoreatlas.data import fetch_slices
+
+    slices = (fetch_slices.patches, fetch_slices.mri, fetch_slices.ct, fetch_slices.tooth)
+    for make in (digits, chest, brain, *slices):
         for name, entry in make(downloads, out):
             manifest[name] = entry | {"sha256": sha256(out / name), "bytes": (out / name).stat().st_size}
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"

@@ -51,13 +51,27 @@ class Recipe:
 RECIPES = {
     "digits": Recipe("digits", (64, 128), 64, 60_000, 2700, 0.55, classes=10),
     "chest": Recipe("chest", (48, 96, 128), 32, 60_000, 3600, 0.47, dropout=0.1),
+    "patches": Recipe("patches", (48, 96, 128), 32, 60_000, 3000, 0.52, dropout=0.1),
+    "mri": Recipe("mri", (64, 96, 128), 16, 60_000, 2100, 0.47, dropout=0.1, patch=4),
+    "ct": Recipe("ct", (64, 96, 128), 16, 60_000, 2100, 0.48, dropout=0.1, patch=4),
 }
 
 
 def images(recipe: Recipe) -> tuple[dict[str, Tensor], tuple[int, int, int]]:
     """Training batch source and image shape of a recipe."""
-    x, y = {"digits": data.digits, "chest": data.chest}[recipe.data]("train")
-    return ({"image": x, "label": y} if recipe.classes else {"image": x}), (x.shape[1], x.shape[2], x.shape[3])
+    if recipe.data == "patches":  # 64 x 64 windows of the photographs, every 8 pixels, and their mirror images
+        windows = [data.patches("train")[..., i : i + 64, j : j + 64] for i in (0, 8, 16) for j in (0, 8, 16)]
+        x = torch.cat(windows)
+        x = torch.cat([x, x.flip(-1)])
+    elif recipe.data == "mri":  # heads are symmetric, trunks are not
+        x = data.mri("train")[0]
+        x = torch.cat([x, x.flip(-1)])
+    elif recipe.data == "ct":
+        x = data.ct("train")[0]
+    else:
+        x, y = {"digits": data.digits, "chest": data.chest}[recipe.data]("train")
+    source = {"image": x, "label": y} if recipe.classes else {"image": x}
+    return source, (x.shape[1], x.shape[2], x.shape[3])
 
 
 def train(
