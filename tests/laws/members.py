@@ -74,7 +74,32 @@ SOLVERS: list[Solver] = [
     PnPADMM(steps=6), DPIR(steps=6), RED(steps=6), Graikos(steps=6),
 ]  # fmt: skip
 
-DETERMINISTIC: set[type[Solver]] = {PnPADMM, DPIR, RED}  # their answer does not depend on the random numbers
+# Their answer does not depend on the random numbers.
+DETERMINISTIC: set[type[Solver]] = {
+    PnPADMM,
+    DPIR,
+    RED,
+}
+
+# How the law of each solver's answer is held, and where: its bias pinned, its exactness proved in a limit, or, for
+# minimisers and fixed points, compared with the optimum. Some laws are in further files beside those named here.
+HELD = {
+    "DPS": ("pinned", "tests/laws/test_exactness.py"),
+    "PiGDM": ("pinned", "tests/laws/test_exactness.py"),  # and its limit in tests/laws/test_solvers.py
+    "RePaint": ("pinned", "tests/laws/test_exactness.py"),
+    "DDRM": ("pinned", "tests/laws/test_exactness.py"),
+    "DDNM": ("pinned", "tests/laws/test_exactness.py"),
+    "DiffPIR": ("pinned", "tests/laws/test_exactness.py"),
+    "PseudoInverse": ("pinned", "tests/laws/test_exactness.py"),
+    "Wiener": ("pinned", "tests/laws/test_exactness.py"),
+    "MCGDiff": ("proved", "tests/test_particles.py"),
+    "TDS": ("proved", "tests/test_particles.py"),
+    "PrimalDualTV": ("optimised", "tests/test_tv.py"),
+    "PnPADMM": ("optimised", "tests/test_plug_and_play.py"),
+    "DPIR": ("optimised", "tests/test_plug_and_play.py"),
+    "RED": ("optimised", "tests/test_plug_and_play.py"),
+    "Graikos": ("optimised", "tests/test_plug_and_play.py"),
+}
 
 
 def measurement(A: Operator, std: float = 0.1, rows: int = 3) -> Measurement:

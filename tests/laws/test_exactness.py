@@ -7,9 +7,11 @@ standard errors, and the recursions must show the bias that the cards tabulate.
 """
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from members import HELD
 
 from scoreatlas.bench.catalogue import solvers
 from scoreatlas.measurement import Gaussian, Measurement
@@ -29,6 +31,7 @@ from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
 
+ROOT = Path(__file__).parents[2]
 C, S, Y, STEPS, N = 0.25, 0.2, 0.6, 40, 20_000  # prior variance, noise, datum, steps, samples
 SHAPE = (1, 1, 2)  # the first pixel is seen, the second is not
 EXACT = (C * Y / (C + S**2), C * S**2 / (C + S**2))
@@ -207,9 +210,8 @@ def test_point_estimates_have_no_spread():
 
 
 def test_every_solver_is_pinned_or_proved():
-    """A new solver gets a line here, or a convergence test of its own if it claims exactness."""
-    pinned = {type(s).__name__ for s, _ in CASES} | {"DPS", "PseudoInverse", "Wiener"}
-    proved = {"MCGDiff", "TDS"}  # tests/test_particles.py, and PiGDM's limit in tests/laws/test_solvers.py
-    # minimisers and fixed points, compared with theirs in tests/test_tv.py and tests/test_plug_and_play.py
-    optimised = {"PrimalDualTV", "PnPADMM", "DPIR", "RED", "Graikos"}
-    assert pinned | proved | optimised == set(solvers())
+    """A new solver gets a line in ``HELD``, and the file named there a test of its law."""
+    assert set(HELD) == set(solvers())
+    for name, (how, where) in HELD.items():
+        assert how in ("pinned", "proved", "optimised")
+        assert f"{name}(" in (ROOT / where).read_text(), f"{where} does not run {name}"

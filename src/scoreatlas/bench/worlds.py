@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -140,6 +141,30 @@ def chest(device: str) -> World:
     return _images("chest", device)
 
 
+def patches(device: str) -> World:
+    """Photographs, 64 x 64 in colour: test photographs, prior from windows of the training photographs."""
+    return _images("patches", device)
+
+
+def mri(device: str) -> World:
+    """Axial T1-weighted slices of a head, 128 x 128: a test person, prior from four others."""
+    return _images("mri", device)
+
+
+def ct(device: str) -> World:
+    """Axial CT slices of a trunk, 128 x 128, -1000 ... 1000 HU: a test person, prior from three others."""
+    return _images("ct", device)
+
+
+# Image worlds and how their images are read, (n, c, h, w) of a split.
+IMAGES: dict[str, Callable[[Any], Tensor]] = {
+    "digits": lambda split: data.digits(split)[0],
+    "chest": lambda split: data.chest(split)[0],
+    "patches": lambda split: data.patches(split)[..., :64, :64],
+    "mri": lambda split: data.mri(split)[0],
+    "ct": lambda split: data.ct(split)[0],
+}
+
 WORLDS: dict[str, Callable[[str], World]] = {
     f.__name__: f
     for f in (
@@ -157,6 +182,9 @@ WORLDS: dict[str, Callable[[str], World]] = {
         field64,
         digits,
         chest,
+        patches,
+        mri,
+        ct,
     )
 }
 
@@ -180,7 +208,7 @@ def outline(name: str) -> World:
         AtlasError: there is none.
     """
     check_name(name)
-    if name not in ("digits", "chest"):
+    if name not in IMAGES:
         return world(name)
     shape = tuple(json.loads((WEIGHTS / f"{name}.json").read_text())["shape"])
     field = GaussianField(torch.zeros(shape), torch.ones(shape[1:]))
@@ -223,9 +251,8 @@ def _draw(p: GaussianMixture) -> Draw:
 
 
 def _images(name: str, device: str) -> World:
-    read = {"digits": data.digits, "chest": data.chest}[name]
     learned = load_pretrained(name, device=device)
-    train, test = read("train")[0], read("test")[0]
+    train, test = IMAGES[name]("train"), IMAGES[name]("test")
     # Gradients of a total variation prior are 2 / weight long on average. A quarter of the weight that matches the
     # training images does better on the validation images, whatever the task.
     slope = float(TotalVariation(1.0).value(train).mean()) / train[0].numel()
