@@ -46,7 +46,7 @@ lint: $(READY) ## style, types, notebook twins
 	$(BIN)/scoreatlas book twins --check
 
 data: $(READY) ## derive the data files again from the packages that carry the originals
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock h5py
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock h5py nibabel
 	$(BIN)/scoreatlas data fetch
 
 priors: $(READY) ## train the learned priors (a GPU if there is one; else hours)

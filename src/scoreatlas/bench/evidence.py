@@ -11,6 +11,7 @@ from skimage.restoration import denoise_wavelet
 from torch import Tensor
 
 from scoreatlas import data
+from scoreatlas.bench.worlds import IMAGES
 from scoreatlas.metrics.distortion import psnr
 from scoreatlas.metrics.judge import NAME, load_judge, train_judge
 from scoreatlas.priors import zoo
@@ -59,22 +60,21 @@ def measure(
     Args:
         name: of a prior in ``weights``.
         device: where the network runs.
-        test: held-out images for denoising.
+        test: held-out images for denoising, fewer where there are fewer.
         validation: images on which the weight of total variation is chosen, per noise level.
         samples: drawn for the class histogram and the nearest neighbours.
     """
     found = load_pretrained(name, device=device)
-    load = {"digits": data.digits, "chest": data.chest}[found.card["data"]]
-    held, chosen = load("test")[0][:test].to(device), load("validation")[0][:validation].to(device)
+    load = IMAGES[found.card["data"]]
+    held, chosen = load("test")[:test].to(device), load("validation")[:validation].to(device)
     evidence: dict[str, Any] = {
         "denoising": [denoising(found.denoiser, held, chosen, sigma) for sigma in SIGMAS],
         "second_order": [second_order(found.denoiser, held[:32], sigma) for sigma in SIGMAS],
     }
     drawn = draw(found.prior(), samples, device)
-    train = load("train")
-    evidence["memorisation"] = memorisation(drawn, load("test")[0][:samples], train[0])
+    evidence["memorisation"] = memorisation(drawn, load("test")[:samples], load("train"))
     if found.card["data"] == "digits":
-        evidence["classes"] = class_histogram(drawn, train[1])
+        evidence["classes"] = class_histogram(drawn, data.digits("train")[1])
     path = WEIGHTS / f"{name}.json"
     write_card(path, json.loads(path.read_text()) | {"evidence": evidence})
     return evidence
@@ -108,9 +108,10 @@ def denoising(denoiser: Denoiser, test: Tensor, validation: Tensor, sigma: float
 
 
 def wavelet(y: Tensor, sigma: float) -> Tensor:
-    """scikit-image's wavelet denoiser, image by image."""
-    images = [denoise_wavelet(image[0].numpy(), sigma=sigma, mode="soft", rescale_sigma=False) for image in y.cpu()]
-    return torch.stack([torch.from_numpy(i) for i in images])[:, None].to(y.device)
+    """scikit-image's wavelet denoiser, channel by channel."""
+    options = {"sigma": sigma, "mode": "soft", "rescale_sigma": False}
+    planes = [denoise_wavelet(plane.numpy(), **options) for plane in y.cpu().flatten(0, 1)]
+    return torch.stack([torch.from_numpy(p) for p in planes]).reshape(y.shape).to(y.device)
 
 
 def second_order(denoiser: Denoiser, x: Tensor, sigma: float) -> dict[str, float]:

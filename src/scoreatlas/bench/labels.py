@@ -34,6 +34,8 @@ LABELS = {
     "sbc_likelihood": Label("rank gap likelihood", 0),
     "psnr": Label("PSNR (dB)", INFINITY),
     "ssim": Label("SSIM", INFINITY),
+    "lpips": Label("LPIPS", 0),
+    "range_coverage": Label("coverage of the range, relative", 1),
     "residual": Label("residual (sigma_y)", 1),
     "diversity": Label("diversity", float("nan")),  # neither more nor less is better in itself
     # Of one network call; setup is that of a run.

@@ -12,6 +12,7 @@ from scoreatlas.measurement import Gaussian, Measurement
 from scoreatlas.metrics.coordinates import coordinate_bias, coordinate_spread, coordinates, seen
 from scoreatlas.metrics.distortion import psnr, residual, ssim
 from scoreatlas.metrics.estimate import Estimate, jackknife, mean_interval
+from scoreatlas.metrics.lpips import SMALLEST, lpips
 from scoreatlas.metrics.posterior import (
     bias,
     coverage,
@@ -24,6 +25,7 @@ from scoreatlas.metrics.posterior import (
     spread_ratio,
     unit_directions,
 )
+from scoreatlas.metrics.ranges import range_coverage
 from scoreatlas.operators.base import Diagonalised, Linear, Operator
 from scoreatlas.priors.mixture import GaussianMixture
 from scoreatlas.rng import Rng
@@ -131,7 +133,10 @@ def image_metrics(instance: Instance, x: Tensor, samples: int) -> dict[str, Esti
     truth = instance.truth.repeat_interleave(samples, 0)
     m: Measurement[Operator, Gaussian] = instance.m.repeat(samples)
     values = {"psnr": psnr(x, truth), "ssim": ssim(x, truth), "residual": residual(m, x)}
+    if min(x.shape[-2:]) >= SMALLEST:
+        values["lpips"] = lpips(x, truth)
     per_image = {name: v.reshape(-1, samples).mean(1) for name, v in values.items()}
     if samples > 1:
-        per_image["diversity"] = diversity(x.reshape(-1, samples, *x.shape[1:]))
+        many = x.reshape(-1, samples, *x.shape[1:])
+        per_image |= {"diversity": diversity(many), "range_coverage": range_coverage(many, instance.truth)}
     return {name: mean_interval(v) for name, v in per_image.items()}

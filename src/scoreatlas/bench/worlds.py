@@ -264,4 +264,5 @@ def _images(name: str, device: str) -> World:
 
     sheets = [data.manifest()[f"{name}_{split}.png"]["sha256"] for split in ("train", "test")]
     digest = hashlib.sha256("".join(sheets).encode()).hexdigest()
-    return World(name, "images", learned.shape, torch.float32, priors, draw, None, digest, learned.card["sha256"])
+    weights, modules = learned.card["sha256"], ("scoreatlas.metrics.lpips", "scoreatlas.metrics.ranges")
+    return World(name, "images", learned.shape, torch.float32, priors, draw, None, digest, weights, modules=modules)

