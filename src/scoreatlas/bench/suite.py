@@ -1,5 +1,6 @@
 """Suite files: plain data, read strictly, so that a misspelt word is an error and not a default."""
 
+import itertools
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,11 +190,12 @@ def _read(name: str, data: dict[str, Any]) -> Suite:
         all_pairs += [Pair(row["name"], task(t).name, there(row)) for t in row["tasks"]]
     entries = []
     for value in top["solvers"]:
-        row = _keys("[[solvers]]", value, {"name": str, "source": str}, {"fields": dict, "profiles": list})
+        extra: dict[str, type] = {"fields": dict, "grid": dict, "profiles": list}
+        row = _keys("[[solvers]]", value, {"name": str, "source": str}, extra)
         if row["source"] not in SOURCES:
             raise AtlasError(f"source of {row['name']} must be one of {', '.join(SOURCES)}, got {row['source']!r}")
-        fields = row.get("fields", {})
-        entries.append(Entry(build(row["name"], fields), fields, row["source"], there(row)))
+        for fields in _grid(row["name"], row.get("fields", {}), row.get("grid", {})):
+            entries.append(Entry(build(row["name"], fields), fields, row["source"], there(row)))
     _no_twins(f"solver {e.solver!r} in profile {p}" for e in entries for p in e.profiles)
     optional = {"worlds": list, "tasks": list, "solvers": list, "floor": bool, "layout": str, "each": str}
     tables = []
@@ -220,6 +222,14 @@ def _keys(
         if type(value) is not kinds[key]:
             raise AtlasError(f"{where}: {key} must be of type {kinds[key].__name__}, got {value!r}")
     return dict(row)
+
+
+def _grid(name: str, fields: dict[str, Any], grid: dict[str, Any]) -> list[dict[str, Any]]:
+    """``fields`` with every combination of the values that ``grid`` lists for further ones; the last varies fastest."""
+    for field, values in grid.items():
+        if field in fields or not isinstance(values, list) or not values:
+            raise AtlasError(f"{name}: grid lists values of fields that are not set yet, got {field} = {values!r}")
+    return [fields | dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def _each(row: dict[str, Any], entries: list[Entry]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -156,6 +156,21 @@ def ct(device: str) -> World:
     return _images("ct", device)
 
 
+def digits_validation(device: str) -> World:
+    """The world ``digits`` with its validation images as truth: hyper-parameters are chosen here."""
+    return _images("digits", device, "validation")
+
+
+def chest_validation(device: str) -> World:
+    """The world ``chest`` with its validation patients as truth: hyper-parameters are chosen here."""
+    return _images("chest", device, "validation")
+
+
+def patches_validation(device: str) -> World:
+    """The world ``patches`` with its validation photographs as truth: hyper-parameters are chosen here."""
+    return _images("patches", device, "validation")
+
+
 # Image worlds and how their images are read, (n, c, h, w) of a split.
 IMAGES: dict[str, Callable[[Any], Tensor]] = {
     "digits": lambda split: data.digits(split)[0],
@@ -185,6 +200,9 @@ WORLDS: dict[str, Callable[[str], World]] = {
         patches,
         mri,
         ct,
+        digits_validation,
+        chest_validation,
+        patches_validation,
     )
 }
 
@@ -208,9 +226,10 @@ def outline(name: str) -> World:
         AtlasError: there is none.
     """
     check_name(name)
-    if name not in IMAGES:
+    images = name.removesuffix("_validation")
+    if images not in IMAGES:
         return world(name)
-    shape = tuple(json.loads((WEIGHTS / f"{name}.json").read_text())["shape"])
+    shape = tuple(json.loads((WEIGHTS / f"{images}.json").read_text())["shape"])
     field = GaussianField(torch.zeros(shape), torch.ones(shape[1:]))
     priors = (DiffusionPrior(field, VP(), shape), TotalVariation(1.0), field, None)
     return World(name, "images", shape, torch.float32, priors, lambda n, generator: torch.zeros(n, *shape))
@@ -250,9 +269,9 @@ def _draw(p: GaussianMixture) -> Draw:
     return draw
 
 
-def _images(name: str, device: str) -> World:
+def _images(name: str, device: str, split: Literal["validation", "test"] = "test") -> World:
     learned = load_pretrained(name, device=device)
-    train, test = IMAGES[name]("train"), IMAGES[name]("test")
+    train, test = IMAGES[name]("train"), IMAGES[name](split)
     # Gradients of a total variation prior are 2 / weight long on average. A quarter of the weight that matches the
     # training images does better on the validation images, whatever the task.
     slope = float(TotalVariation(1.0).value(train).mean()) / train[0].numel()
@@ -262,7 +281,8 @@ def _images(name: str, device: str) -> World:
     def draw(n: int, generator: np.random.Generator) -> Tensor:
         return test[torch.from_numpy(generator.permutation(len(test))[:n])]
 
-    sheets = [data.manifest()[f"{name}_{split}.png"]["sha256"] for split in ("train", "test")]
+    sheets = [data.manifest()[f"{name}_{part}.png"]["sha256"] for part in ("train", split)]
     digest = hashlib.sha256("".join(sheets).encode()).hexdigest()
     weights, modules = learned.card["sha256"], ("scoreatlas.metrics.lpips", "scoreatlas.metrics.ranges")
+    name = name if split == "test" else f"{name}_{split}"
     return World(name, "images", learned.shape, torch.float32, priors, draw, None, digest, weights, modules=modules)
