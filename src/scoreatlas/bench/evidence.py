@@ -11,7 +11,7 @@ from skimage.restoration import denoise_wavelet
 from torch import Tensor
 
 from scoreatlas import data
-from scoreatlas.bench.worlds import IMAGES
+from scoreatlas.bench.image_worlds import IMAGES
 from scoreatlas.metrics.distortion import psnr
 from scoreatlas.metrics.judge import NAME, load_judge, train_judge
 from scoreatlas.priors import zoo

@@ -1,10 +1,8 @@
 """The worlds that suite files name: where the truth comes from and which priors know it."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +11,17 @@ from torch import Tensor
 from scoreatlas import data
 from scoreatlas.bench.cell import Draw, World
 from scoreatlas.bench.fields import FieldTruth
+from scoreatlas.bench.image_worlds import (
+    IMAGES,
+    chest,
+    chest_validation,
+    ct,
+    digits,
+    digits_validation,
+    mri,
+    patches,
+    patches_validation,
+)
 from scoreatlas.chain import FallingBetas
 from scoreatlas.errors import AtlasError
 from scoreatlas.metrics.nearest import off_data
@@ -20,7 +29,7 @@ from scoreatlas.metrics.sliced import sliced_wasserstein_1
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.gaussian_field import GaussianField
 from scoreatlas.priors.mixture import GaussianMixture, autoregressive, gaussian, grid_mixture
-from scoreatlas.priors.pretrained import WEIGHTS, load_pretrained
+from scoreatlas.priors.pretrained import WEIGHTS
 from scoreatlas.priors.tv import TotalVariation
 from scoreatlas.schedules import VP
 
@@ -131,55 +140,6 @@ def field64(device: str) -> World:
     return World("field64", "exact", field.shape, torch.float64, priors, draw, exact, modules=modules)
 
 
-def digits(device: str) -> World:
-    """Hand-written digits, 32 x 32: test images, priors from the training images."""
-    return _images("digits", device)
-
-
-def chest(device: str) -> World:
-    """Chest radiographs, 64 x 64: test patients, priors from the training patients."""
-    return _images("chest", device)
-
-
-def patches(device: str) -> World:
-    """Photographs, 64 x 64 in colour: test photographs, prior from windows of the training photographs."""
-    return _images("patches", device)
-
-
-def mri(device: str) -> World:
-    """Axial T1-weighted slices of a head, 128 x 128: a test person, prior from four others."""
-    return _images("mri", device)
-
-
-def ct(device: str) -> World:
-    """Axial CT slices of a trunk, 128 x 128, -1000 ... 1000 HU: a test person, prior from three others."""
-    return _images("ct", device)
-
-
-def digits_validation(device: str) -> World:
-    """The world ``digits`` with its validation images as truth: hyper-parameters are chosen here."""
-    return _images("digits", device, "validation")
-
-
-def chest_validation(device: str) -> World:
-    """The world ``chest`` with its validation patients as truth: hyper-parameters are chosen here."""
-    return _images("chest", device, "validation")
-
-
-def patches_validation(device: str) -> World:
-    """The world ``patches`` with its validation photographs as truth: hyper-parameters are chosen here."""
-    return _images("patches", device, "validation")
-
-
-# Image worlds and how their images are read, (n, c, h, w) of a split.
-IMAGES: dict[str, Callable[[Any], Tensor]] = {
-    "digits": lambda split: data.digits(split)[0],
-    "chest": lambda split: data.chest(split)[0],
-    "patches": lambda split: data.patches(split)[..., :64, :64],
-    "mri": lambda split: data.mri(split)[0],
-    "ct": lambda split: data.ct(split)[0],
-}
-
 WORLDS: dict[str, Callable[[str], World]] = {
     f.__name__: f
     for f in (
@@ -267,22 +227,3 @@ def _draw(p: GaussianMixture) -> Draw:
         return torch.from_numpy(x).reshape(n, *p.shape)
 
     return draw
-
-
-def _images(name: str, device: str, split: Literal["validation", "test"] = "test") -> World:
-    learned = load_pretrained(name, device=device)
-    train, test = IMAGES[name]("train"), IMAGES[name](split)
-    # Gradients of a total variation prior are 2 / weight long on average. A quarter of the weight that matches the
-    # training images does better on the validation images, whatever the task.
-    slope = float(TotalVariation(1.0).value(train).mean()) / train[0].numel()
-    tv = TotalVariation(round(0.5 / slope, 2))
-    priors = (learned.prior(), tv, GaussianField.from_images(train).to(device), None)
-
-    def draw(n: int, generator: np.random.Generator) -> Tensor:
-        return test[torch.from_numpy(generator.permutation(len(test))[:n])]
-
-    sheets = [data.manifest()[f"{name}_{part}.png"]["sha256"] for part in ("train", split)]
-    digest = hashlib.sha256("".join(sheets).encode()).hexdigest()
-    weights, modules = learned.card["sha256"], ("scoreatlas.metrics.lpips", "scoreatlas.metrics.ranges")
-    name = name if split == "test" else f"{name}_{split}"
-    return World(name, "images", learned.shape, torch.float32, priors, draw, None, digest, weights, modules=modules)

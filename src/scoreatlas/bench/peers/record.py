@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from scoreatlas.bench import cell as cells
-from scoreatlas.bench import compute, store, tasks, worlds
+from scoreatlas.bench import compute, image_worlds, store, tasks
 from scoreatlas.bench.fingerprint import imports, source_hash
 from scoreatlas.bench.peers.rows import ROWS
 from scoreatlas.bench.plan import Finding
@@ -17,7 +17,7 @@ REMEDY = "python -m scoreatlas.bench.peers"
 RULER = "scoreatlas.bench.peers.measure"
 RULERS = (RULER, *(f"scoreatlas.bench.{name}" for name in ("cost", "counting", "ledger")))
 WORLD = ("scoreatlas.priors.pretrained", "scoreatlas.operators.superresolution")  # what world and tasks are made of
-FACTORIES = (worlds.digits, worlds._images, tasks.inpaint, tasks.sr4, cells.instance, compute.solve)
+FACTORIES = (image_worlds.digits, image_worlds._images, tasks.inpaint, tasks.sr4, cells.instance, compute.solve)
 
 
 def path(root: Path = BENCHMARKS) -> Path:
