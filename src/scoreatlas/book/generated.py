@@ -29,6 +29,11 @@ def write(root: Path, profile: str = "quick") -> None:
             for page, text in cards.pages(profile).items():
                 _update(root / f"{page}.md", text)
             mark.write_text(now)
+    if "book/decision" in toc:
+        from scoreatlas.book import decision
+
+        for page, text in decision.pages(profile).items():
+            _update(root / f"{page}.md", text)
     if "book/api" in toc:
         _update(root / "book" / "api.md", api(source_folder(root)))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from scoreatlas.bench import cell as cells
-from scoreatlas.bench import compute, image_worlds, store, tasks
+from scoreatlas.bench import compute, image_worlds, store, tasks, worlds
 from scoreatlas.bench.fingerprint import imports, source_hash
 from scoreatlas.bench.peers.rows import ROWS
 from scoreatlas.bench.plan import Finding
