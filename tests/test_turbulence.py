@@ -8,7 +8,7 @@ from torch.autograd.functional import jacobian
 from torch.nn.functional import grid_sample
 
 from scoreatlas.operators.blur import Blur, gaussian_kernel
-from scoreatlas.operators.turbulence import Tilt, Turbulence, long_exposure_kernel
+from scoreatlas.operators.turbulence import Burst, Tilt, Turbulence, long_exposure_kernel
 from scoreatlas.operators.turbulence_family import TurbulenceFamily
 from scoreatlas.rng import Rng
 
@@ -74,6 +74,14 @@ def test_both_orders_have_their_adjoint(tilt_first):
     A = Turbulence(rng(1).normal(2, *SHAPE[1:])[0], torch.tensor(0.8, dtype=F64), SHAPE, True, tilt_first)
     x, y = rng(2).normal(*SHAPE), rng(3).normal(*SHAPE)
     assert abs(float((A(x) * y).sum() - (x * A.adjoint(y)).sum())) < 1e-11
+
+
+def test_a_burst_is_its_frames():
+    d, s, x = rng(1, 2, 3).normal(2, *SHAPE[1:]), torch.tensor(0.8, dtype=F64), rng(4, 5).normal(*SHAPE)
+    y = Burst(d, s, SHAPE, cubic=True)(x)
+    assert y.shape == (2, 3, *SHAPE)
+    for f in range(3):
+        assert torch.allclose(y[:, f], Turbulence(d[f], s, SHAPE, cubic=True)(x), atol=1e-13)
 
 
 FAMILY = TurbulenceFamily((1, 12, 10), modes=3)
@@ -143,6 +151,7 @@ def test_long_exposure_kernel_adds_one_sixth_to_the_variance():
     [
         (lambda: Tilt(torch.zeros(2, 8, 8), (1, 8, 9)), "displacements must be"),
         (lambda: Turbulence(torch.zeros(2, 8, 8), torch.zeros(2, 2), (1, 8, 8)), "one for each row"),
+        (lambda: Burst(torch.zeros(2, 8, 8), torch.tensor(1.0), (1, 8, 8)), "a burst needs"),
         (lambda: TurbulenceFamily((1, 8, 8), 4), "modes must lie"),
         (lambda: long_exposure_kernel(5, 0.0), "must be > 0"),
     ],

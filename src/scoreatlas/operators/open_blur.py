@@ -15,7 +15,7 @@ class OpenBlur(Linear):
 
     "valid": data (b, c, h - kh + 1, w - kw + 1), those pixels of the blurred scene that depend on nothing outside the
     image; the image is then *larger* than the data, as a scene is larger than its photograph. "zero": data of the size
-    of the image, which is taken to be surrounded by zeros. In images that live in [-1, 1] zero is middle grey, not black.
+    of the image, which is taken to be surrounded by zeros. In images of [-1, 1] zero is middle grey, not black.
 
     Neither is diagonal in the Fourier basis. A singular value decomposition exists and no fast one is known.
 

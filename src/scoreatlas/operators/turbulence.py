@@ -114,6 +114,39 @@ class Turbulence(_Sampling, Linear):
         return irfft2(self._transfer * rfft2(x), s=x.shape[-2:])
 
 
+@final
+class Burst(_Sampling, Linear):
+    """y_f = K T_f x, (b, frames, c, h, w): several frames of one scene, each with a tilt of its own and all with one blur.
+
+    Args:
+        displacement: (frames, 2, h, w) in pixels, see :class:`Tilt`.
+        blur: standard deviation s in pixels, ().
+        shape: (c, h, w) of one image; borders are periodic.
+        cubic: interpolation of the tilt.
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+
+    def __init__(self, displacement: Tensor, blur: Tensor, shape: tuple[int, int, int], cubic: bool = False) -> None:
+        super().__init__(displacement, shape, cubic)
+        if displacement.ndim != 4 or blur.ndim:
+            raise ValueError(
+                f"a burst needs displacements (frames, 2, h, w) and one blur, got {tuple(displacement.shape)}"
+                f" and {tuple(blur.shape)}"
+            )
+        self._transfer = gaussian_transfer(blur, shape[1:])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        frames = self._read(x.flatten(0, 1).expand(len(self.displacement), -1, -1, -1))  # (frames, b c, h, w)
+        y = irfft2(self._transfer * rfft2(frames), s=x.shape[-2:])
+        return y.unflatten(1, x.shape[:2]).transpose(0, 1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        back = irfft2(self._transfer * rfft2(y.transpose(0, 1).flatten(1, 2)), s=y.shape[-2:])
+        return self._put(back).sum(0).unflatten(0, (y.shape[0], y.shape[2]))
+
+
 def gaussian_transfer(std: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Transfer function (*b, h, w // 2 + 1), for ``rfft2``, of a Gaussian of ``std`` pixels, (*b, 1, 1)."""
     h, w = shape

@@ -26,8 +26,8 @@ class TurbulenceFamily:
        d(u) = \text{strength} \sum_k \sqrt{S_k} \, (c_k \cos 2 \pi k u + c_k' \sin 2 \pi k u),
        \quad S_k \propto e^{-(2 \pi k \, \text{correlation})^2 / 2}, \; \sum_k S_k = 1
 
-    over half of the frequencies k (cycles per pixel) with at most ``modes`` periods per side; k = 0 is left out, because
-    a shift of the whole field cannot be told from a shift of the scene. Coefficients that are independent N(0, 1) make
+    over half of the frequencies k (cycles per pixel) with at most ``modes`` periods per side; k = 0 is left out, as a
+    shift of the whole field cannot be told from a shift of the scene. Coefficients that are independent N(0, 1) make
     the field stationary: each displacement is N(0, strength^2) and d(u), d(u') correlate as
     :math:`\sum_k S_k \cos 2 \pi k (u - u')`. That is the prior under which they should be estimated.
 
