@@ -114,6 +114,16 @@ def test_an_operator_for_each_row():
         assert torch.allclose(together.adjoint(x)[i], alone.adjoint(x[i : i + 1])[0], atol=1e-13)
 
 
+def test_absurd_lengths_are_held():
+    """A search may send phi anywhere: the operator stays finite, and where it no longer changes its slope is 0."""
+    phi, x = FAMILY.draw(1.0, 2.0, 0.9, rng(7)), rng(8).normal(1, 12, 10)
+    for head in (200.0, -200.0):
+        far = torch.cat([torch.full((1, 3), head, dtype=F64), phi[:, 3:]], 1).requires_grad_()
+        y = FAMILY.at(far)(x)
+        slope = torch.autograd.grad(y.square().sum(), far)[0]
+        assert torch.isfinite(y).all() and torch.isfinite(slope).all() and (slope[:, :3] == 0).all()
+
+
 @pytest.mark.parametrize("cubic", [False, True])
 def test_gradient_in_phi_against_finite_differences(cubic):
     """Central differences of step h err by h^2; bilinear has kinks, which a step of 1e-6 hardly ever meets."""

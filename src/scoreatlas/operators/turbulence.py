@@ -116,7 +116,7 @@ class Turbulence(_Sampling, Linear):
 
 @final
 class Burst(_Sampling, Linear):
-    """y_f = K T_f x, (b, frames, c, h, w): several frames of one scene, each with a tilt of its own and all with one blur.
+    """y_f = K T_f x, (b, frames, c, h, w): frames of one scene, each with its own tilt, all with one blur.
 
     Args:
         displacement: (frames, 2, h, w) in pixels, see :class:`Tilt`.

@@ -31,6 +31,8 @@ class TurbulenceFamily:
     the field stationary: each displacement is N(0, strength^2) and d(u), d(u') correlate as
     :math:`\sum_k S_k \cos 2 \pi k (u - u')`. That is the prior under which they should be estimated.
 
+    The three lengths are held between 0.01 pixels and the side; beyond, the operator stays and its gradient is 0.
+
     Args:
         shape: (c, h, w) of one image.
         modes: highest number of periods per side.
@@ -55,7 +57,7 @@ class TurbulenceFamily:
 
     def at(self, phi: Tensor) -> Turbulence:
         """The operator of phi, (p,), or (b, p) with one for each row; differentiable in phi."""
-        return Turbulence(self.displacement(phi), phi[..., 2].exp(), self.shape, self.cubic)
+        return Turbulence(self.displacement(phi), self._lengths(phi)[2], self.shape, self.cubic)
 
     def displacement(self, phi: Tensor) -> Tensor:
         """d in pixels, (2, h, w) or (b, 2, h, w)."""
@@ -66,11 +68,13 @@ class TurbulenceFamily:
         phase = 2 * math.pi * (periods[:, 0, None, None] * rows + periods[:, 1, None, None] * columns)
         waves = torch.stack([phase.cos(), phase.sin()], 1)  # (k, 2, h, w)
         f = periods / torch.tensor([h, w]).to(phi)
-        correlation = phi[..., 1, None].exp()
-        root = (-((math.pi * correlation) ** 2) * f.square().sum(1)).softmax(-1)  # S at half the exponent ...
+        strength, correlation, _ = self._lengths(phi)
+        root = (-((math.pi * correlation[..., None]) ** 2) * f.square().sum(1)).softmax(
+            -1
+        )  # S at half the exponent ...
         root = root / root.square().sum(-1, keepdim=True).sqrt()  # ... whose squares sum to 1
         c = phi[..., 3:].unflatten(-1, (2, len(periods), 2)) * root[..., None, :, None]
-        return phi[..., 0].exp()[..., None, None, None] * torch.einsum("...dks,kshw->...dhw", c, waves)
+        return strength[..., None, None, None] * torch.einsum("...dks,kshw->...dhw", c, waves)
 
     def phi(self, strength: float, correlation: float, blur: float, coefficients: Tensor) -> Tensor:
         """phi from rms displacement, correlation length and blur, all in pixels, and coefficients (*b, p - 3)."""
@@ -80,6 +84,10 @@ class TurbulenceFamily:
     def draw(self, strength: float, correlation: float, blur: float, rng: Rng) -> Tensor:
         """phi (b, p) of random fields, one for each row of ``rng``."""
         return self.phi(strength, correlation, blur, rng.normal(self.size - 3))
+
+    def _lengths(self, phi: Tensor) -> tuple[Tensor, ...]:
+        """Strength, correlation length and blur, each (*b,), in pixels."""
+        return phi[..., :3].clamp(math.log(0.01), math.log(max(self.shape[1:]))).exp().unbind(-1)
 
     def _periods(self) -> Tensor:
         """Half of the frequencies within ``modes``, in periods per side, (k, 2)."""
