@@ -10,7 +10,11 @@ from scoreatlas.operators.dense import Dense
 from scoreatlas.operators.identity import Identity
 from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
 from scoreatlas.operators.mri import CartesianMRI, MultiCoilMRI, cartesian_mask
+from scoreatlas.operators.open_blur import OpenBlur
 from scoreatlas.operators.superresolution import BlockAverage
+from scoreatlas.operators.turbulence import Burst, Tilt
+from scoreatlas.operators.turbulence_family import TurbulenceFamily
+from scoreatlas.operators.varying_blur import VaryingBlur, radial_weights
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.mixture import GaussianMixture
 from scoreatlas.rng import Rng
@@ -52,6 +56,12 @@ def operators() -> dict[str, Operator]:
         "matrix": Dense(rng(14, rows=5).normal(64), GRAY),
         "single-coil MRI": CartesianMRI(mask, F64),
         "multi-coil MRI": MultiCoilMRI(coils, mask),
+        "varying blur": VaryingBlur(rng(15, 16).normal(3, 3), radial_weights((8, 8), 2), COLOUR, F64),
+        "valid blur": OpenBlur(gaussian_kernel(3, 1.0), GRAY, "valid", F64),
+        "zero-padded blur": OpenBlur(motion_kernel(5, 3.0, 30.0), COLOUR, "zero", F64),
+        "burst": Burst(0.5 * rng(19, 20).normal(2, 8, 8), torch.tensor(0.5, dtype=F64), COLOUR),
+        "tilt": Tilt(rng(17).normal(2, 8, 8)[0], COLOUR),
+        "turbulence": TurbulenceFamily(GRAY, modes=2).at(TurbulenceFamily(GRAY, 2).draw(0.5, 2.0, 0.4, rng(18))[0]),
     }
 
 
