@@ -1,10 +1,11 @@
 r"""Iterative latent variable refinement, ILVR (Choi et al., ICCV 2021, arXiv:2108.02938), Algorithm 1.
 
 Deviations:
-    - The paper's low-pass filter :math:`\phi_N`, bicubic shrinking by N and enlarging again, is :math:`N^2 A^T A` with A
-      the shrinking. That is no projection: it takes a gradient step towards the data and does not quite get there. By
-      default phi is :math:`A^+ A` of any diagonalised operator, the orthogonal projection on what the operator sees.
-      With ``factor`` it is the paper's. The reference image, which an inverse problem does not have, is :math:`A^+ y`.
+    - The paper's low-pass filter :math:`\phi_N`, bicubic shrinking by N and enlarging again, is :math:`N^2 A^T A`
+      with A the shrinking. That is no projection: it takes a gradient step towards the data and does not quite get
+      there. By default phi is :math:`A^+ A` of any diagonalised operator, the orthogonal projection on what the
+      operator sees. With ``factor`` it is the paper's. The reference image, which inverse problems lack, is
+      :math:`A^+ y`.
     - The reference is noised to the level of the new iterate, as in the paper. The official code
       (``jychoi118/ilvr_adm``) takes the level of the old one, by mistake (its issue 13).
     - The official code leaves the last ``range_t`` + 1 steps free, and always the very last one; that is ``stop`` =
