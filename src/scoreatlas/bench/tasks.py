@@ -7,6 +7,7 @@ operators use. Operators are made in double precision; an instance casts them to
 import numpy as np
 import torch
 
+from scoreatlas.bench import tasks_blur, tasks_sr
 from scoreatlas.bench.cell import Task
 from scoreatlas.errors import AtlasError
 from scoreatlas.measurement import Gaussian
@@ -110,6 +111,8 @@ TASKS = {
         Task("half", half, Gaussian(0.1)),
         Task("smooth", smooth, Gaussian(0.1)),
         *(Task(f.__name__, f, Gaussian(0.05)) for f in (inpaint, random, sr4, deblur, cs)),
+        *tasks_blur.TASKS,
+        *tasks_sr.TASKS,
     )
 }
 
