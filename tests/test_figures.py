@@ -59,3 +59,11 @@ def test_colours_are_seen_on_both_papers(paper: str) -> None:
     for colour in figures.COLOURS:
         high, low = sorted([luminance(colour), luminance(paper)], reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 3, colour
+
+
+def test_a_colour_image_is_drawn_in_its_colours():
+    x = torch.tensor([1.0, -1.0, 0.0])[:, None, None].expand(3, 2, 2)[None]
+    grid = figures.image_grid([[x, x[:, :1]]])
+    colour, grey = (ax.images[0].get_array() for ax in grid.axes)
+    assert colour.shape == (2, 2, 3) and colour[0, 0].tolist() == [1.0, 0.0, 0.5]
+    assert grey.shape == (2, 2)
