@@ -11,7 +11,7 @@ LAYERS = (
     {"errors", "rng", "schedules", "chain", "tensors", "vocabulary"},
     {"operators.base"},
     {"linalg", "smc", "operators", "bibliography", "figures"},
-    {"measurement"},
+    {"measurement", "poisson"},
     {"data", "nn", "training"},
     {"priors"},
     {

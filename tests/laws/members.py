@@ -35,6 +35,7 @@ from scoreatlas.solvers.splitting.diffpir import DiffPIR
 from scoreatlas.solvers.splitting.dpir import DPIR
 from scoreatlas.solvers.splitting.pnp_admm import PnPADMM
 from scoreatlas.solvers.variational.graikos import Graikos
+from scoreatlas.solvers.variational.prdeep import PrDeep
 from scoreatlas.solvers.variational.red import RED
 
 GRAY, COLOUR = (1, 8, 8), (3, 8, 8)
@@ -91,6 +92,7 @@ SOLVERS: list[Solver] = [
     DDNM(steps=6, travel=2, repeat=2), DiffPIR(steps=6), MCGDiff(steps=6, particles=8), TDS(steps=6, particles=8),
     PnPADMM(steps=6), DPIR(steps=6), RED(steps=6), Graikos(steps=6),
     ILVR(steps=6),
+    PrDeep(steps=6),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -98,6 +100,7 @@ DETERMINISTIC: set[type[Solver]] = {
     PnPADMM,
     DPIR,
     RED,
+    PrDeep,  # on linear operators; amplitudes have random starts
 }
 
 # How the law of each solver's answer is held, and where: its bias pinned, its exactness proved in a limit, or, for
@@ -119,6 +122,9 @@ HELD = {
     "RED": ("optimised", "tests/test_plug_and_play.py"),
     "Graikos": ("optimised", "tests/test_plug_and_play.py"),
     "ILVR": ("pinned", "tests/laws/test_exactness_sr.py"),
+    "PrDeep": ("optimised", "tests/test_phase.py"),
+    "ErrorReduction": ("optimised", "tests/test_phase.py"),
+    "HIO": ("optimised", "tests/test_phase.py"),
 }
 
 
