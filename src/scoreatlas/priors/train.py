@@ -52,8 +52,8 @@ RECIPES = {
     "digits": Recipe("digits", (64, 128), 64, 60_000, 2700, 0.55, classes=10),
     "chest": Recipe("chest", (48, 96, 128), 32, 60_000, 3600, 0.47, dropout=0.1),
     "patches": Recipe("patches", (48, 96, 128), 32, 60_000, 3000, 0.52, dropout=0.1),
-    "mri": Recipe("mri", (64, 96, 128), 16, 60_000, 2100, 0.47, dropout=0.1, patch=4),
-    "ct": Recipe("ct", (64, 96, 128), 16, 60_000, 2100, 0.48, dropout=0.1, patch=4),
+    "mri": Recipe("mri", (32, 48, 64, 96), 8, 60_000, 2400, 0.47, dropout=0.05),
+    "ct": Recipe("ct", (32, 48, 64, 96), 8, 60_000, 2400, 0.48, dropout=0.05),
 }
 
 
