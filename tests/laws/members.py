@@ -14,6 +14,9 @@ from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
 from scoreatlas.operators.masks import free_form_mask
 from scoreatlas.operators.mri import CartesianMRI, MultiCoilMRI, cartesian_mask
 from scoreatlas.operators.open_blur import OpenBlur
+from scoreatlas.operators.mri_real import PhasedMRI, RealMRI
+from scoreatlas.operators.radial import RadialMRI
+from scoreatlas.operators.radon import Radon, even_angles
 from scoreatlas.operators.superresolution import BlockAverage
 from scoreatlas.operators.turbulence import Burst, Tilt
 from scoreatlas.operators.turbulence_family import TurbulenceFamily
@@ -30,7 +33,11 @@ from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.ilvr import ILVR
+from scoreatlas.solvers.projection.dds import DDS
+from scoreatlas.solvers.projection.mccann import McCann
 from scoreatlas.solvers.projection.repaint import RePaint
+from scoreatlas.solvers.projection.score_ald import ScoreALD
+from scoreatlas.solvers.projection.score_sde import ScoreSDE
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
 from scoreatlas.solvers.splitting.dpir import DPIR
 from scoreatlas.solvers.splitting.pnp_admm import PnPADMM
@@ -71,6 +78,10 @@ def operators() -> dict[str, Operator]:
         "burst": Burst(0.5 * rng(19, 20).normal(2, 8, 8), torch.tensor(0.5, dtype=F64), COLOUR),
         "tilt": Tilt(rng(17).normal(2, 8, 8)[0], COLOUR),
         "turbulence": TurbulenceFamily(GRAY, modes=2).at(TurbulenceFamily(GRAY, 2).draw(0.5, 2.0, 0.4, rng(18))[0]),
+        "real MRI": RealMRI(mask, F64),
+        "phased MRI": PhasedMRI(coils, rng(15).normal(8, 8)[0], 0.7, mask),
+        "radial MRI": RadialMRI((8, 8), 5, dtype=F64),
+        "tomography": Radon(GRAY, even_angles(6), dtype=F64),
     }
 
 
@@ -93,6 +104,7 @@ SOLVERS: list[Solver] = [
     PnPADMM(steps=6), DPIR(steps=6), RED(steps=6), Graikos(steps=6),
     ILVR(steps=6),
     PrDeep(steps=6),
+    DDS(steps=6), ScoreSDE(steps=6), ScoreALD(steps=6), McCann(steps=6),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -125,6 +137,11 @@ HELD = {
     "PrDeep": ("optimised", "tests/test_phase.py"),
     "ErrorReduction": ("optimised", "tests/test_phase.py"),
     "HIO": ("optimised", "tests/test_phase.py"),
+    "DDS": ("pinned", "tests/laws/test_exactness_mrict.py"),
+    "ScoreSDE": ("pinned", "tests/laws/test_exactness_mrict.py"),
+    "ScoreALD": ("pinned", "tests/laws/test_exactness_mrict.py"),
+    "McCann": ("pinned", "tests/laws/test_exactness_mrict.py"),
+    "FilteredBackProjection": ("pinned", "tests/test_radon.py"),
 }
 
 
