@@ -22,6 +22,7 @@ from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
+from scoreatlas.solvers.projection.kadkhodaie import KadkhodaieSimoncelli
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
 from scoreatlas.solvers.splitting.dpir import DPIR
@@ -72,6 +73,7 @@ SOLVERS: list[Solver] = [
     DPS(steps=6, zeta=0.3), PiGDM(steps=6), RePaint(steps=6, jump=2, resample=2), DDRM(steps=6),
     DDNM(steps=6, travel=2, repeat=2), DiffPIR(steps=6), MCGDiff(steps=6, particles=8), TDS(steps=6, particles=8),
     PnPADMM(steps=6), DPIR(steps=6), RED(steps=6), Graikos(steps=6),
+    KadkhodaieSimoncelli(steps=6),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -99,6 +101,7 @@ HELD = {
     "DPIR": ("optimised", "tests/test_plug_and_play.py"),
     "RED": ("optimised", "tests/test_plug_and_play.py"),
     "Graikos": ("optimised", "tests/test_plug_and_play.py"),
+    "KadkhodaieSimoncelli": ("pinned", "tests/laws/test_exactness_plug.py"),
 }
 
 

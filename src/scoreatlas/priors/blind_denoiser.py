@@ -1,0 +1,73 @@
+r"""What a blind denoiser knows: the noise level in its residual, and its Jacobian.
+
+A blind denoiser is a :class:`~scoreatlas.priors.diffusion.Denoiser` that does not look at sigma. Two ways to read
+sigma off its residual :math:`f = x - D(x)`: as it is (Kadkhodaie and Simoncelli, 2021, arXiv:2007.13640), and divided by the
+degrees of freedom that the denoiser did not use. Both follow, for an exact denoiser, from :math:`f = \sigma \, E[z | x]`
+and :math:`\sigma^2 J = \mathrm{Cov}[x_0 | x]`, whence :math:`E |f|^2 = \sigma^2 (N - E \, \mathrm{tr} J)`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scoreatlas.linalg import dot, norm
+from scoreatlas.rng import Rng
+
+Blind = Callable[[Tensor], Tensor]
+
+
+def noise_level(residual: Tensor) -> Tensor:
+    """The root mean square of each row, (b,): the noise level, if the residual f (b, *s) is all noise and all the noise."""
+    return norm(residual) / residual[0].numel() ** 0.5
+
+
+def corrected_level(denoise: Blind, x: Tensor, probe: Tensor) -> Tensor:
+    r"""The noise level :math:`|f| / \sqrt{N - \mathrm{tr} J}` of each row, (b,).
+
+    Args:
+        denoise: D.
+        x: noisy images (b, *s).
+        probe: independent numbers of mean 0 and variance 1, (b, *s): the trace is Hutchinson's estimate.
+    """
+    x0, pull = jacobian(denoise, x)
+    unused = (x[0].numel() - dot(probe, pull(probe))).clamp_min(1.0)
+    return norm(x - x0) / unused.sqrt()
+
+
+def jacobian(denoise: Blind, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """D(x), (b, *s), and the map v -> J(x)^T v, usable many times."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        x0 = denoise(x)
+
+    def pull(v: Tensor) -> Tensor:
+        return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
+
+    return x0.detach(), pull
+
+
+def asymmetry(denoise: Blind, x: Tensor, rng: Rng, probes: int = 8) -> Tensor:
+    r""":math:`\| J - J^T \|_F / \| J + J^T \|_F` of each row, (b,), from random probes: 0 for the gradient of anything.
+
+    For independent probes u and v, :math:`E (u^T J v)^2 = \| J \|_F^2`. ``rng`` has as many rows as ``x``.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        x0 = denoise(x)
+        dual = torch.zeros_like(x0, requires_grad=True)
+        back = torch.autograd.grad(x0, x, dual, create_graph=True)[0]  # J^T dual: linear in dual
+    odd, even = x.new_zeros(len(x)), x.new_zeros(len(x))
+    for _ in range(probes):
+        v = rng.normal_like(x)
+        pulled = torch.autograd.grad(x0, x, v, retain_graph=True)[0]
+        pushed = torch.autograd.grad(back, dual, v, retain_graph=True)[0]
+        odd, even = odd + (pushed - pulled).square().flatten(1).sum(1), even + (pushed + pulled).square().flatten(1).sum(1)
+    return (odd / even).sqrt()
+
+
+@torch.no_grad()
+def homogeneity_error(denoise: Blind, x: Tensor, factor: float) -> Tensor:
+    r""":math:`| D(a x) / a - D(x) | / | D(x) |` of each row, (b,), for a factor a > 0."""
+    x0 = denoise(x)
+    return norm(denoise(factor * x) / factor - x0) / norm(x0)
