@@ -1,6 +1,6 @@
 """Coarse-to-fine stochastic ascent: its law on Gaussians by a recursion of its own, its limit, and the official loop.
 
-The recursion is in scalars and from the paper's formulas; samples must agree with it within 5 Monte-Carlo standard errors.
+The recursion is in scalars and from the paper's formulas; samples must agree within 5 Monte-Carlo standard errors.
 """
 
 import math
@@ -25,7 +25,9 @@ SHAPE = (1, 1, 2)  # the first pixel is seen, the second is not
 F64 = torch.float64
 
 
-def walk(beta: float, noise: float | None, c: float = C, first: float = 2.0, last: float = 0.02, start: float | None = None):
+def walk(
+    beta: float, noise: float | None, c: float = C, first: float = 2.0, last: float = 0.02, start: float | None = None
+):
     """Mean, variance and number of steps; ``noise`` is that of the datum Y, None without one."""
     mean, variance, sigma, k = 0.0, first**2 if start is None else start, first, 0
     if noise is not None:
@@ -60,7 +62,9 @@ def test_the_law_of_the_answer_is_that_of_the_recursion(beta, noise):
 
 def test_the_pinned_spreads():
     """On N(0, 1) from sigma = 1 to 0.01: the paper's start, which has none of the signal, and one drawn from p(x)."""
-    found = {b: (walk(b, None, 1.0, 1.0, 0.01)[1:], walk(b, None, 1.0, 1.0, 0.01, 2.0)[1]) for b in (1.0, 0.5, 0.1, 0.01)}
+    found = {
+        b: (walk(b, None, 1.0, 1.0, 0.01)[1:], walk(b, None, 1.0, 1.0, 0.01, 2.0)[1]) for b in (1.0, 0.5, 0.1, 0.01)
+    }
     steps = {b: v[0][1] for b, v in found.items()}
     assert steps == {1.0: 32, 0.5: 47, 0.1: 127, 0.01: 661}
     assert [v[0][0] for v in found.values()] == pytest.approx([0.4872, 0.7047, 0.8090, 0.5959], abs=6e-5)

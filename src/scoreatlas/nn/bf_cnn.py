@@ -42,20 +42,18 @@ class BiasFreeCNN(nn.Module):
         self.config = {"channels": channels, "width": width, "layers": layers, "patch": patch, "bias": bias}
         self.patch = patch
         sizes = [channels * patch**2] + [width] * (layers - 1) + [channels * patch**2]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=bias) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
-        for conv in self.convs:
+        convs = [nn.Conv2d(a, b, 3, padding=1, bias=bias) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        for conv in convs:
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            if bias:
+            if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
-        nn.init.normal_(self.convs[-1].weight, std=1e-3)  # starts near the identity
+        nn.init.normal_(convs[-1].weight, std=1e-3)  # starts near the identity
+        self.convs = nn.ModuleList(convs)
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
         """The denoised images (b, c, h, w). ``sigma`` is not looked at: the network is blind."""
         height, width = x.shape[-2:]
-        z = x if height % self.patch == width % self.patch == 0 else pad(x, (0, -width % self.patch, 0, -height % self.patch))
-        z = pixel_unshuffle(z, self.patch)
+        z = pixel_unshuffle(pad(x, (0, -width % self.patch, 0, -height % self.patch)), self.patch)
         for conv in self.convs[:-1]:
             z = conv(z).relu()
         return x - pixel_shuffle(self.convs[-1](z), self.patch)[..., :height, :width]

@@ -1,9 +1,9 @@
 r"""What a blind denoiser knows: the noise level in its residual, and its Jacobian.
 
 A blind denoiser is a :class:`~scoreatlas.priors.diffusion.Denoiser` that does not look at sigma. Two ways to read
-sigma off its residual :math:`f = x - D(x)`: as it is (Kadkhodaie and Simoncelli, 2021, arXiv:2007.13640), and divided by the
-degrees of freedom that the denoiser did not use. Both follow, for an exact denoiser, from :math:`f = \sigma \, E[z | x]`
-and :math:`\sigma^2 J = \mathrm{Cov}[x_0 | x]`, whence :math:`E |f|^2 = \sigma^2 (N - E \, \mathrm{tr} J)`.
+sigma off its residual :math:`f = x - D(x)`: as it is (Kadkhodaie and Simoncelli, 2021, arXiv:2007.13640), and divided
+by the degrees of freedom that the denoiser did not use. For an exact denoiser :math:`f = \sigma \, E[z | x]` and
+:math:`\sigma^2 J = \mathrm{Cov}[x_0 | x]`, whence :math:`E |f|^2 = \sigma^2 (N - E \, \mathrm{tr} J)`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Blind = Callable[[Tensor], Tensor]
 
 
 def noise_level(residual: Tensor) -> Tensor:
-    """The root mean square of each row, (b,): the noise level, if the residual f (b, *s) is all noise and all the noise."""
+    """The root mean square of each row, (b,): the noise level, if the residual (b, *s) is the noise and all of it."""
     return norm(residual) / residual[0].numel() ** 0.5
 
 
@@ -62,7 +62,10 @@ def asymmetry(denoise: Blind, x: Tensor, rng: Rng, probes: int = 8) -> Tensor:
         v = rng.normal_like(x)
         pulled = torch.autograd.grad(x0, x, v, retain_graph=True)[0]
         pushed = torch.autograd.grad(back, dual, v, retain_graph=True)[0]
-        odd, even = odd + (pushed - pulled).square().flatten(1).sum(1), even + (pushed + pulled).square().flatten(1).sum(1)
+        odd, even = (
+            odd + (pushed - pulled).square().flatten(1).sum(1),
+            even + (pushed + pulled).square().flatten(1).sum(1),
+        )
     return (odd / even).sqrt()
 
 

@@ -7,13 +7,13 @@ Deviations:
     - Levels are in units of [-1, 1]: sigma_0 = 1 and sigma_L = 0.01 on [0, 1] are 2 and 0.02 here, the grey of the
       start, 0.5, is 0.
     - The paper's measurements are :math:`M^T x` with orthonormal columns. Any operator with a singular value
-      decomposition is reduced to that: M holds the right singular vectors, and the datum is divided by its singular value.
+      decomposition is reduced to that: M holds the right singular vectors, a datum is divided by its singular value.
     - The paper's data are free of noise. Here a coordinate counts as measured as long as its noise
       :math:`\tau_i = \sigma_y / s_i` is below that of the iterate, and is the prior's after that.
     - Paper and code read the noise level off the residual, :math:`\sigma = |d| / \sqrt N`, of a denoiser that is told
       none. That is ``estimate``. Without it the level is the one that the step is designed to leave,
-      :math:`(1 - \beta h) \sigma`, which any denoiser can be told; read off the residual of one that believes what it is
-      told, the level collapses (chapter 4.1).
+      :math:`(1 - \beta h) \sigma`, which any denoiser can be told. Read off the residual of one that believes what
+      it is told, the level collapses (chapter 4.1).
     - Without ``beta`` the number of steps comes first, and beta is the one that arrives at ``last`` by then.
     - The code's first network call, whose result only decides whether to begin, is left out.
 """
@@ -45,8 +45,8 @@ class KadkhodaieSimoncelli(Solver[Measurement[Diagonalised, Gaussian], Diffusion
        h_k = \frac{h_0 k}{1 + h_0 (k - 1)} \\
        \sigma &\gets (1 - \beta h_k) \, \sigma \qquad \text{or, next time round, } |d| / \sqrt N
 
-    until sigma is ``last``, and then D(x). With ``beta = 1`` no noise is added: DDIM in image units. As beta goes to 0, the last
-    steps renew all the noise many times over, and half of the variance of a Gaussian prior is lost (a test).
+    until sigma is ``last``, and then D(x). With ``beta = 1`` no noise is added: DDIM in image units. As beta goes
+    to 0, the last steps renew all the noise many times over, and half of the variance of a Gaussian prior is lost.
 
     Exactness card: ``book/cards/kadkhodaiesimoncelli``.
 
