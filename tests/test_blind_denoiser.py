@@ -5,7 +5,7 @@ import torch
 
 from scoreatlas.linalg import norm
 from scoreatlas.nn.bf_cnn import BiasFreeCNN, BlindLoss, windows
-from scoreatlas.priors.blind_denoiser import asymmetry, corrected_level, homogeneity_error, jacobian, noise_level
+from scoreatlas.priors.blind_denoiser import corrected_level, homogeneity_error, jacobian, noise_level
 from scoreatlas.priors.diffusion import Denoiser
 from scoreatlas.priors.mixture import autoregressive
 from scoreatlas.rng import Rng
@@ -63,16 +63,11 @@ def test_levels_of_a_gaussian():
     assert (want / 0.01) ** 0.5 == pytest.approx(0.39, abs=0.005)  # the level is far too low where the signal is rich
 
 
-def test_jacobians_of_linear_maps():
-    matrix = Rng([3], dtype=F64).normal(12, 12)[0]
-    denoise = lambda x: x @ matrix.T  # noqa: E731
-    x = Rng([4], dtype=F64).normal(12)
-    x0, pull = jacobian(denoise, x)
-    assert torch.equal(x0, denoise(x)) and torch.allclose(pull(x), x @ matrix)
-    want = float((matrix - matrix.T).norm() / (matrix + matrix.T).norm())
-    found = asymmetry(denoise, x.expand(50, -1), Rng([5], 50, dtype=F64), probes=40)
-    assert float(found.mean()) == pytest.approx(want, rel=0.05)  # 2000 probes of 12 numbers
-    assert asymmetry(lambda x: x @ (matrix + matrix.T), x, Rng([5], dtype=F64)) < 1e-12
+def test_the_pull_of_a_linear_map_is_its_transpose():
+    matrix, x = Rng([3], dtype=F64).normal(12, 12)[0], Rng([4], dtype=F64).normal(12)
+    x0, pull = jacobian(lambda x: x @ matrix.T, x)
+    assert torch.equal(x0, x @ matrix.T) and torch.allclose(pull(x), x @ matrix)
+    assert torch.allclose(pull(2 * x), 2 * pull(x))
 
 
 def test_windows_are_windows_of_the_images_and_the_loss_is_that_of_sigma():

@@ -1,4 +1,4 @@
-r"""What a blind denoiser knows: the noise level in its residual, and its Jacobian.
+r"""What a blind denoiser knows: the noise level, in its residual; and whether it scales with its input.
 
 A blind denoiser is a :class:`~scoreatlas.priors.diffusion.Denoiser` that does not look at sigma. Two ways to read
 sigma off its residual :math:`f = x - D(x)`: as it is (Kadkhodaie and Simoncelli, 2021, arXiv:2007.13640), and divided
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from scoreatlas.linalg import dot, norm
-from scoreatlas.rng import Rng
 
 Blind = Callable[[Tensor], Tensor]
 
@@ -45,28 +44,6 @@ def jacobian(denoise: Blind, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tens
         return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
 
     return x0.detach(), pull
-
-
-def asymmetry(denoise: Blind, x: Tensor, rng: Rng, probes: int = 8) -> Tensor:
-    r""":math:`\| J - J^T \|_F / \| J + J^T \|_F` of each row, (b,), from random probes: 0 for the gradient of anything.
-
-    For independent probes u and v, :math:`E (u^T J v)^2 = \| J \|_F^2`. ``rng`` has as many rows as ``x``.
-    """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        x0 = denoise(x)
-        dual = torch.zeros_like(x0, requires_grad=True)
-        back = torch.autograd.grad(x0, x, dual, create_graph=True)[0]  # J^T dual: linear in dual
-    odd, even = x.new_zeros(len(x)), x.new_zeros(len(x))
-    for _ in range(probes):
-        v = rng.normal_like(x)
-        pulled = torch.autograd.grad(x0, x, v, retain_graph=True)[0]
-        pushed = torch.autograd.grad(back, dual, v, retain_graph=True)[0]
-        odd, even = (
-            odd + (pushed - pulled).square().flatten(1).sum(1),
-            even + (pushed + pulled).square().flatten(1).sum(1),
-        )
-    return (odd / even).sqrt()
 
 
 @torch.no_grad()

@@ -16,10 +16,11 @@ import torch
 from scoreatlas import data
 from scoreatlas.nn.bf_cnn import BiasFreeCNN, BlindLoss
 from scoreatlas.priors import zoo
-from scoreatlas.priors.blind_denoiser import asymmetry, corrected_level, homogeneity_error, noise_level
+from scoreatlas.priors.blind_denoiser import corrected_level, homogeneity_error, noise_level
 from scoreatlas.priors.pretrained import WEIGHTS
 from scoreatlas.rng import Rng
 from scoreatlas.training import fit, progress
+from scoreatlas.tweedie import asymmetry
 
 BATCH = 32
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # sigma of the evidence, image units
@@ -99,6 +100,6 @@ def evidence(net: BiasFreeCNN, device: str, images: int = 100) -> dict[str, Any]
             "level": float(noise_level(noisy - net(noisy)).mean()) / sigma,
             "level_corrected": float(corrected_level(net, some, probe).mean()) / sigma,
             "homogeneity_error": float(homogeneity_error(net, noisy, 2.0).mean()),
-            "jacobian_asymmetry": float(asymmetry(net, some, Rng([400 + i], rows=16, device=device)).mean()),
+            "jacobian_asymmetry": float(asymmetry(net, some, sigma, probe[None]).mean()),
         })  # fmt: skip
     return {"images": len(x), "levels": found}
