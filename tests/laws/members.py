@@ -35,6 +35,7 @@ from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.ilvr import ILVR
 from scoreatlas.solvers.projection.dds import DDS
 from scoreatlas.solvers.projection.mccann import McCann
+from scoreatlas.solvers.projection.kadkhodaie import KadkhodaieSimoncelli
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.projection.score_ald import ScoreALD
 from scoreatlas.solvers.projection.score_sde import ScoreSDE
@@ -105,6 +106,7 @@ SOLVERS: list[Solver] = [
     ILVR(steps=6),
     PrDeep(steps=6),
     DDS(steps=6), ScoreSDE(steps=6), ScoreALD(steps=6), McCann(steps=6),
+    KadkhodaieSimoncelli(steps=6),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -142,6 +144,7 @@ HELD = {
     "ScoreALD": ("pinned", "tests/laws/test_exactness_mrict.py"),
     "McCann": ("pinned", "tests/laws/test_exactness_mrict.py"),
     "FilteredBackProjection": ("pinned", "tests/test_radon.py"),
+    "KadkhodaieSimoncelli": ("pinned", "tests/laws/test_exactness_plug.py"),
 }
 
 
