@@ -207,6 +207,14 @@ def bench_why(suite: str, profile: Profile = "quick") -> None:
         print(line)
 
 
+@bench.command("best")
+def bench_best(profile: Profile = "quick") -> None:
+    """Print the best of what suite `tuning` tried on validation images, for each solver."""
+    from scoreatlas.bench.commands import best
+
+    print(best(profile))
+
+
 @catalogue.command("check")
 def catalogue_check() -> None:
     """Fail on any problem in the bibliography."""

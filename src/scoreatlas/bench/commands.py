@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from scoreatlas.bench import catalogue, plan, report, runner, shards
+from scoreatlas.bench import catalogue, plan, report, runner, shards, tune
 from scoreatlas.bench.sources import SOURCES, owner
 from scoreatlas.bench.suite import BENCHMARKS, load
 from scoreatlas.bench.tasks import task
@@ -100,3 +100,17 @@ def left_out(suite: str, profile: str = "quick", root: Path = BENCHMARKS) -> Ite
         for entry in chosen.at(profile):
             if reason := catalogue.why_not(entry.solver, world(world_name), task(task_name)):
                 yield f"{world_name}/{task_name}/{type(entry.solver).__name__}: {reason}"
+
+
+def best(profile: str = "quick", root: Path = BENCHMARKS) -> str:
+    """The best configuration of each solver of suite ``tuning``, one line each.
+
+    Raises:
+        AtlasError: records are missing or damaged.
+    """
+    lines = []
+    for choice in tune.choices(profile, root).values():
+        edge = f"; at the edge of what was tried: {', '.join(choice.at_edge)}" if choice.at_edge else ""
+        fields = ", ".join(f"{k} = {v!r}" for k, v in choice.fields.items())
+        lines.append(f"{choice.solver}: {fields} ({choice.score:.2f} dB, best of {len(choice.tried)}{edge})")
+    return "\n".join(lines)

@@ -7,7 +7,7 @@ operators use. Operators are made in double precision; an instance casts them to
 import numpy as np
 import torch
 
-from scoreatlas.bench import tasks_blur, tasks_phase, tasks_sr
+from scoreatlas.bench import tasks_blur, tasks_mrict, tasks_phase, tasks_sr
 from scoreatlas.bench.cell import Task
 from scoreatlas.errors import AtlasError
 from scoreatlas.measurement import Gaussian
@@ -114,6 +114,7 @@ TASKS = {
         *tasks_blur.TASKS,
         *tasks_sr.TASKS,
         *tasks_phase.TASKS,
+        *tasks_mrict.TASKS,
     )
 }
 
