@@ -13,8 +13,8 @@ from scoreatlas.operators.identity import Identity
 from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
 from scoreatlas.operators.masks import free_form_mask
 from scoreatlas.operators.mri import CartesianMRI, MultiCoilMRI, cartesian_mask
-from scoreatlas.operators.open_blur import OpenBlur
 from scoreatlas.operators.mri_real import PhasedMRI, RealMRI
+from scoreatlas.operators.open_blur import OpenBlur
 from scoreatlas.operators.radial import RadialMRI
 from scoreatlas.operators.radon import Radon, even_angles
 from scoreatlas.operators.superresolution import BlockAverage
@@ -32,10 +32,10 @@ from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
-from scoreatlas.solvers.projection.ilvr import ILVR
 from scoreatlas.solvers.projection.dds import DDS
-from scoreatlas.solvers.projection.mccann import McCann
+from scoreatlas.solvers.projection.ilvr import ILVR
 from scoreatlas.solvers.projection.kadkhodaie import KadkhodaieSimoncelli
+from scoreatlas.solvers.projection.mccann import McCann
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.projection.score_ald import ScoreALD
 from scoreatlas.solvers.projection.score_sde import ScoreSDE
