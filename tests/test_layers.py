@@ -13,7 +13,7 @@ LAYERS = (
     {"linalg", "smc", "operators", "bibliography", "figures"},
     {"measurement", "poisson"},
     {"data", "nn", "training"},
-    {"priors"},
+    {"priors", "blind"},
     {
         "priors.pretrained",
         "priors.zoo",

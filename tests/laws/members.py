@@ -9,6 +9,7 @@ from scoreatlas.operators.blur import Blur, gaussian_kernel, motion_kernel
 from scoreatlas.operators.colourisation import Colourisation
 from scoreatlas.operators.compressed import CompressedSensing
 from scoreatlas.operators.dense import Dense
+from scoreatlas.operators.family import RowwiseBlur
 from scoreatlas.operators.identity import Identity
 from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
 from scoreatlas.operators.masks import free_form_mask
@@ -26,7 +27,12 @@ from scoreatlas.priors.mixture import GaussianMixture
 from scoreatlas.rng import Rng
 from scoreatlas.schedules import VP
 from scoreatlas.solvers.base import Solver
+from scoreatlas.solvers.blind.base import BlindSolver
+from scoreatlas.solvers.blind.bird import BIRD
+from scoreatlas.solvers.blind.blind_dps import BlindDPS
+from scoreatlas.solvers.blind.gdp import BlindGDP
 from scoreatlas.solvers.guidance.dps import DPS
+from scoreatlas.solvers.guidance.gdp import GDP
 from scoreatlas.solvers.guidance.pigdm import PiGDM
 from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
@@ -69,6 +75,7 @@ def operators() -> dict[str, Operator]:
         "gaussian blur": Blur(gaussian_kernel(5, 1.5), COLOUR, F64),
         "motion blur": Blur(motion_kernel(7, 5.0, 30.0), GRAY, F64),
         "even kernel": Blur(torch.tensor([[0.25, 0.75], [0.1, -0.4]]), GRAY, F64),
+        "one kernel for all rows": RowwiseBlur(motion_kernel(7, 4.0, 70.0)[None], COLOUR),
         "compressed sensing": CompressedSensing(COLOUR, 0.3, rng(10), F64),
         "matrix": Dense(rng(14, rows=5).normal(64), GRAY),
         "single-coil MRI": CartesianMRI(mask, F64),
@@ -107,7 +114,15 @@ SOLVERS: list[Solver] = [
     PrDeep(steps=6),
     DDS(steps=6), ScoreSDE(steps=6), ScoreALD(steps=6), McCann(steps=6),
     KadkhodaieSimoncelli(steps=6),
+    GDP(steps=6, scale=0.1),
 ]  # fmt: skip
+
+# Their operator is a family with unknown parameters; the laws of tests/laws/test_blind.py are theirs.
+BLIND: list[BlindSolver] = [
+    BlindDPS(steps=6),
+    BIRD(iterations=4, steps=3),
+    BlindGDP(steps=6, scale=3.0, inner=2),
+]
 
 # Their answer does not depend on the random numbers.
 DETERMINISTIC: set[type[Solver]] = {
@@ -145,6 +160,10 @@ HELD = {
     "McCann": ("pinned", "tests/laws/test_exactness_mrict.py"),
     "FilteredBackProjection": ("pinned", "tests/test_radon.py"),
     "KadkhodaieSimoncelli": ("pinned", "tests/laws/test_exactness_plug.py"),
+    "GDP": ("pinned", "tests/laws/test_exactness_blind.py"),
+    "BlindDPS": ("pinned", "tests/laws/test_exactness_blind.py"),
+    "BIRD": ("optimised", "tests/laws/test_exactness_blind.py"),
+    "BlindGDP": ("pinned", "tests/laws/test_exactness_blind.py"),
 }
 
 

@@ -6,10 +6,11 @@ from importlib import import_module
 
 import pytest
 import torch
-from members import DETERMINISTIC, GRAY, SOLVERS, measurement, mixture, operators, prior, rng
+from members import BLIND, DETERMINISTIC, GRAY, SOLVERS, measurement, mixture, operators, prior, rng
 
 import scoreatlas.solvers
 from scoreatlas.bench.catalogue import hypotheses
+from scoreatlas.blind import JointPrior
 from scoreatlas.measurement import Gaussian, Measurement
 from scoreatlas.operators.identity import Identity
 from scoreatlas.operators.inpainting import Inpainting
@@ -32,18 +33,21 @@ PAIRS = [
 
 
 def diffusion_solvers() -> set[str]:
-    """Names of all solvers of the package whose prior is a diffusion prior."""
+    """Names of all solvers of the package whose prior is a diffusion prior, or two: in blind problems."""
     found = set()
     for module in pkgutil.walk_packages(scoreatlas.solvers.__path__, "scoreatlas.solvers."):
         for name, cls in inspect.getmembers(import_module(module.name), inspect.isclass):
             base = str(getattr(cls, "__orig_bases__", ""))
-            if cls.__module__ == module.name and issubclass(cls, Solver) and "DiffusionPrior" in base:
+            held = "DiffusionPrior" in base or "JointPrior" in base
+            if cls.__module__ == module.name and issubclass(cls, Solver) and held:
                 found.add(name)
     return found
 
 
 def test_no_solver_escapes_the_laws():
-    assert diffusion_solvers() == {type(s).__name__ for s in SOLVERS}
+    """Those of ``BLIND`` are in tests/laws/test_blind.py, and must be of a kind that only blind problems have."""
+    assert diffusion_solvers() == {type(s).__name__ for s in [*SOLVERS, *BLIND]}
+    assert all(hypotheses(type(s)).prior == (JointPrior,) for s in BLIND)
 
 
 @pytest.mark.parametrize(("solver", "A"), PAIRS)
