@@ -49,7 +49,7 @@ MODALITIES = frozenset({
 
 DIFFICULTIES = {"S": "half a day, CPU minutes", "M": "one or two days, GPU minutes", "L": "only the mechanism is small"}
 
-SUITES = frozenset({"cards", "exact", "field", "gmm", "gmm800", "images"})
+SUITES = frozenset({"budget", "cards", "exact", "field", "gmm", "gmm800", "images", "medical"})
 
 CHAPTERS = {
     "1": "Introduction",
@@ -74,6 +74,8 @@ CHAPTERS = {
     "4.5": "The Gaussian-mixture benchmark",
     "4.6": "What a step costs",
     "4.7": "How wrong is each method? Exactness cards",
+    "4.8": "Quality against cost",
+    "4.9": "A failure gallery",
     "5": "Medical imaging",
     "6": "Segmentation and control",
     "7": "Distillation and acceleration",
