@@ -90,10 +90,10 @@ def image_grid(
     limits: tuple[float, float] = (-1.0, 1.0),
     size: float = 1.3,
 ) -> "Figure":
-    """A grid of grey images, shown without interpolation.
+    """A grid of images, grey or in colour, shown without interpolation.
 
     Args:
-        images: one list per row of tensors whose last two axes are (h, w) and whose others have length 1.
+        images: one list per row of tensors that are (h, w) or (3, h, w) but for axes of length 1.
         columns: titles above the columns.
         rows: labels to the left of the rows.
         captions: one short line under each image, laid out like ``images``.
@@ -108,7 +108,7 @@ def image_grid(
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     for i, j in np.ndindex(n, m):
         ax: Any = axes[i, j]
-        ax.imshow(images[i][j].detach().cpu().reshape(h, w).numpy(), vmin=limits[0], vmax=limits[1])
+        ax.imshow(_pixels(images[i][j], limits), vmin=limits[0], vmax=limits[1])
         ax.grid(False)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -119,6 +119,16 @@ def image_grid(
         if captions:
             ax.set_xlabel(captions[i][j], fontsize=8, labelpad=2)
     return figure
+
+
+def _pixels(image: "Tensor", limits: tuple[float, float]) -> np.ndarray:
+    """(h, w) as it is, or (h, w, 3) with the limits mapped to 0 and 1."""
+    h, w = image.shape[-2:]
+    planes = image.detach().cpu().reshape(-1, h, w)
+    if len(planes) == 1:
+        return planes[0].numpy()
+    low, high = limits
+    return ((planes - low) / (high - low)).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def svg(figure: "Figure", alt: str) -> str:

@@ -17,7 +17,12 @@ from scoreatlas.rng import Rng
 from scoreatlas.schedules import VP
 from scoreatlas.solvers.base import Solver
 from scoreatlas.solvers.guidance.dps import DPS
+from scoreatlas.solvers.guidance.flowchef import FlowChef
+from scoreatlas.solvers.guidance.lgd import LGD
+from scoreatlas.solvers.guidance.mcg import MCG
+from scoreatlas.solvers.guidance.mmps import MMPS
 from scoreatlas.solvers.guidance.pigdm import PiGDM
+from scoreatlas.solvers.guidance.tmpd import TMPD
 from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
@@ -72,6 +77,8 @@ SOLVERS: list[Solver] = [
     DPS(steps=6, zeta=0.3), PiGDM(steps=6), RePaint(steps=6, jump=2, resample=2), DDRM(steps=6),
     DDNM(steps=6, travel=2, repeat=2), DiffPIR(steps=6), MCGDiff(steps=6, particles=8), TDS(steps=6, particles=8),
     PnPADMM(steps=6), DPIR(steps=6), RED(steps=6), Graikos(steps=6),
+    MCG(steps=6), TMPD(steps=6), TMPD(steps=6, covariance="full"), MMPS(steps=6), LGD(steps=6),
+    FlowChef(steps=6, scale=0.01),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -99,6 +106,11 @@ HELD = {
     "DPIR": ("optimised", "tests/test_plug_and_play.py"),
     "RED": ("optimised", "tests/test_plug_and_play.py"),
     "Graikos": ("optimised", "tests/test_plug_and_play.py"),
+    "MCG": ("pinned", "tests/laws/test_exactness_guide.py"),
+    "TMPD": ("proved", "tests/laws/test_exactness_guide.py"),  # covariance="full"; "rows" is pinned there
+    "MMPS": ("proved", "tests/laws/test_exactness_guide.py"),
+    "LGD": ("pinned", "tests/laws/test_exactness_guide.py"),
+    "FlowChef": ("pinned", "tests/laws/test_exactness_guide.py"),
 }
 
 
