@@ -33,7 +33,12 @@ from scoreatlas.solvers.blind.blind_dps import BlindDPS
 from scoreatlas.solvers.blind.gdp import BlindGDP
 from scoreatlas.solvers.guidance.dps import DPS
 from scoreatlas.solvers.guidance.gdp import GDP
+from scoreatlas.solvers.guidance.flowchef import FlowChef
+from scoreatlas.solvers.guidance.lgd import LGD
+from scoreatlas.solvers.guidance.mcg import MCG
+from scoreatlas.solvers.guidance.mmps import MMPS
 from scoreatlas.solvers.guidance.pigdm import PiGDM
+from scoreatlas.solvers.guidance.tmpd import TMPD
 from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
@@ -115,6 +120,8 @@ SOLVERS: list[Solver] = [
     DDS(steps=6), ScoreSDE(steps=6), ScoreALD(steps=6), McCann(steps=6),
     KadkhodaieSimoncelli(steps=6),
     GDP(steps=6, scale=0.1),
+    MCG(steps=6), TMPD(steps=6), TMPD(steps=6, covariance="full"), MMPS(steps=6), LGD(steps=6),
+    FlowChef(steps=6, scale=0.01),
 ]  # fmt: skip
 
 # Their operator is a family with unknown parameters; the laws of tests/laws/test_blind.py are theirs.
@@ -164,6 +171,11 @@ HELD = {
     "BlindDPS": ("pinned", "tests/laws/test_exactness_blind.py"),
     "BIRD": ("optimised", "tests/laws/test_exactness_blind.py"),
     "BlindGDP": ("pinned", "tests/laws/test_exactness_blind.py"),
+    "MCG": ("pinned", "tests/laws/test_exactness_guide.py"),
+    "TMPD": ("proved", "tests/laws/test_exactness_guide.py"),  # covariance="full"; "rows" is pinned there
+    "MMPS": ("proved", "tests/laws/test_exactness_guide.py"),
+    "LGD": ("pinned", "tests/laws/test_exactness_guide.py"),
+    "FlowChef": ("pinned", "tests/laws/test_exactness_guide.py"),
 }
 
 
