@@ -18,16 +18,20 @@ from scoreatlas.schedules import VP
 from scoreatlas.solvers.base import Solver
 from scoreatlas.solvers.guidance.dps import DPS
 from scoreatlas.solvers.guidance.pigdm import PiGDM
+from scoreatlas.solvers.particles.fps import FPS
 from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.repaint import RePaint
+from scoreatlas.solvers.splitting.daps import DAPS
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
 from scoreatlas.solvers.splitting.dpir import DPIR
 from scoreatlas.solvers.splitting.pnp_admm import PnPADMM
+from scoreatlas.solvers.splitting.pnp_dm import PnPDM
 from scoreatlas.solvers.variational.graikos import Graikos
 from scoreatlas.solvers.variational.red import RED
+from scoreatlas.solvers.variational.red_diff import REDdiff
 
 GRAY, COLOUR = (1, 8, 8), (3, 8, 8)
 F64 = torch.float64
@@ -72,6 +76,7 @@ SOLVERS: list[Solver] = [
     DPS(steps=6, zeta=0.3), PiGDM(steps=6), RePaint(steps=6, jump=2, resample=2), DDRM(steps=6),
     DDNM(steps=6, travel=2, repeat=2), DiffPIR(steps=6), MCGDiff(steps=6, particles=8), TDS(steps=6, particles=8),
     PnPADMM(steps=6), DPIR(steps=6), RED(steps=6), Graikos(steps=6),
+    DAPS(steps=6, ode=2), PnPDM(steps=6, inner=3), FPS(steps=6, particles=8), REDdiff(steps=6),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -99,6 +104,10 @@ HELD = {
     "DPIR": ("optimised", "tests/test_plug_and_play.py"),
     "RED": ("optimised", "tests/test_plug_and_play.py"),
     "Graikos": ("optimised", "tests/test_plug_and_play.py"),
+    "DAPS": ("pinned", "tests/laws/test_exactness_split.py"),  # and proved where its Gaussian is right
+    "PnPDM": ("proved", "tests/laws/test_exactness_split.py"),
+    "FPS": ("pinned", "tests/laws/test_exactness_split.py"),  # and proved for noise-free data
+    "REDdiff": ("optimised", "tests/laws/test_exactness_split.py"),
 }
 
 
