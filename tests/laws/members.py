@@ -39,6 +39,7 @@ from scoreatlas.solvers.guidance.mcg import MCG
 from scoreatlas.solvers.guidance.mmps import MMPS
 from scoreatlas.solvers.guidance.pigdm import PiGDM
 from scoreatlas.solvers.guidance.tmpd import TMPD
+from scoreatlas.solvers.particles.fps import FPS
 from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
@@ -50,12 +51,15 @@ from scoreatlas.solvers.projection.mccann import McCann
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.projection.score_ald import ScoreALD
 from scoreatlas.solvers.projection.score_sde import ScoreSDE
+from scoreatlas.solvers.splitting.daps import DAPS
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
 from scoreatlas.solvers.splitting.dpir import DPIR
 from scoreatlas.solvers.splitting.pnp_admm import PnPADMM
+from scoreatlas.solvers.splitting.pnp_dm import PnPDM
 from scoreatlas.solvers.variational.graikos import Graikos
 from scoreatlas.solvers.variational.prdeep import PrDeep
 from scoreatlas.solvers.variational.red import RED
+from scoreatlas.solvers.variational.red_diff import REDdiff
 
 GRAY, COLOUR = (1, 8, 8), (3, 8, 8)
 F64 = torch.float64
@@ -122,6 +126,7 @@ SOLVERS: list[Solver] = [
     GDP(steps=6, scale=0.1),
     MCG(steps=6), TMPD(steps=6), TMPD(steps=6, covariance="full"), MMPS(steps=6), LGD(steps=6),
     FlowChef(steps=6, scale=0.01),
+    DAPS(steps=6, ode=2), PnPDM(steps=6, inner=3), FPS(steps=6, particles=8), REDdiff(steps=6),
 ]  # fmt: skip
 
 # Their operator is a family with unknown parameters; the laws of tests/laws/test_blind.py are theirs.
@@ -176,6 +181,10 @@ HELD = {
     "MMPS": ("proved", "tests/laws/test_exactness_guide.py"),
     "LGD": ("pinned", "tests/laws/test_exactness_guide.py"),
     "FlowChef": ("pinned", "tests/laws/test_exactness_guide.py"),
+    "DAPS": ("pinned", "tests/laws/test_exactness_split.py"),  # and proved where its Gaussian is right
+    "PnPDM": ("proved", "tests/laws/test_exactness_split.py"),
+    "FPS": ("pinned", "tests/laws/test_exactness_split.py"),  # and proved for noise-free data
+    "REDdiff": ("optimised", "tests/laws/test_exactness_split.py"),
 }
 
 
