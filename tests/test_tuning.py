@@ -50,7 +50,7 @@ def test_tuning_sees_no_test_image():
     assert all(world.endswith("_validation") for world, _ in load("tuning").pairs("full"))
 
 
-@pytest.mark.parametrize("name", ["images", "medical", "budget"])
+@pytest.mark.parametrize("name", ["images", "large", "budget"])
 def test_tuned_rows_are_the_chosen_ones(name):
     """Where a suite varies the budget, all but the fields that set it."""
     chosen, budget = tune.choices(), {"steps", "inner", "ode", "decay"} if name == "budget" else set()

@@ -49,7 +49,7 @@ MODALITIES = frozenset({
 
 DIFFICULTIES = {"S": "half a day, CPU minutes", "M": "one or two days, GPU minutes", "L": "only the mechanism is small"}
 
-SUITES = frozenset({"budget", "cards", "exact", "field", "gmm", "gmm800", "images", "medical"})
+SUITES = frozenset({"budget", "cards", "exact", "field", "gmm", "gmm800", "images", "large", "tuning"})
 
 CHAPTERS = {
     "1": "Introduction",
