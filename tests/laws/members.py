@@ -32,8 +32,8 @@ from scoreatlas.solvers.blind.bird import BIRD
 from scoreatlas.solvers.blind.blind_dps import BlindDPS
 from scoreatlas.solvers.blind.gdp import BlindGDP
 from scoreatlas.solvers.guidance.dps import DPS
-from scoreatlas.solvers.guidance.gdp import GDP
 from scoreatlas.solvers.guidance.flowchef import FlowChef
+from scoreatlas.solvers.guidance.gdp import GDP
 from scoreatlas.solvers.guidance.lgd import LGD
 from scoreatlas.solvers.guidance.mcg import MCG
 from scoreatlas.solvers.guidance.mmps import MMPS
