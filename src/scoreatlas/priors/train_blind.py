@@ -80,7 +80,7 @@ def train(
 
 
 @torch.no_grad()
-def evidence(net: BiasFreeCNN, device: str, images: int = 100) -> dict[str, Any]:
+def evidence(net: BiasFreeCNN, device: str, images: int = 64) -> dict[str, Any]:
     """On test photographs: PSNR, noise level read off the residual, homogeneity and symmetry of the Jacobian, by sigma.
 
     PSNR in dB for a range of 2, the mean over images and its standard error. Levels are the ratio of the estimate to
