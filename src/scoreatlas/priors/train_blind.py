@@ -36,6 +36,7 @@ class Recipe:
         largest: noise of the training images is uniform up to this, image units.
         seconds: time limit, on which the learning-rate decay is laid out.
         updates: limit on the number of updates.
+        lr: peak learning rate.
     """
 
     width: int
@@ -43,13 +44,14 @@ class Recipe:
     largest: float
     seconds: float
     updates: int
+    lr: float = 1e-3
     bias: bool = False
 
 
 RECIPES = {
     "bf-cnn": Recipe(64, 14, 0.8, 1800, 30_000),
-    "bf-cnn-narrow": Recipe(32, 8, 0.1, 1200, 2_500),
-    "cnn-narrow": Recipe(32, 8, 0.1, 1200, 2_500, bias=True),
+    "bf-cnn-narrow": Recipe(32, 10, 0.3, 1200, 3_000, 2e-3),
+    "cnn-narrow": Recipe(32, 10, 0.3, 1200, 3_000, 2e-3, bias=True),
 }
 
 
@@ -66,8 +68,8 @@ def train(
     with (checkpoints / f"{name}.log").open("a") as file:
         average = fit(
             BlindLoss(net, recipe.largest), {"image": data.patches("train").to(device)}, steps=recipe.updates,
-            batch=BATCH, max_seconds=seconds or recipe.seconds, autocast=True, checkpoint=checkpoint, every=250,
-            log=lambda row: print(json.dumps(row), file=file, flush=True),
+            batch=BATCH, lr=recipe.lr, max_seconds=seconds or recipe.seconds, autocast=True, every=250,
+            checkpoint=checkpoint, log=lambda row: print(json.dumps(row), file=file, flush=True),
         )  # fmt: skip
     assert isinstance(average, BiasFreeCNN)
     updates, spent = progress(checkpoint)
