@@ -4,11 +4,14 @@ import torch
 
 from scoreatlas.measurement import Gaussian, Measurement
 from scoreatlas.operators.base import Operator
+from scoreatlas.operators.bicubic import Bicubic
 from scoreatlas.operators.blur import Blur, gaussian_kernel, motion_kernel
+from scoreatlas.operators.colourisation import Colourisation
 from scoreatlas.operators.compressed import CompressedSensing
 from scoreatlas.operators.dense import Dense
 from scoreatlas.operators.identity import Identity
 from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
+from scoreatlas.operators.masks import free_form_mask
 from scoreatlas.operators.mri import CartesianMRI, MultiCoilMRI, cartesian_mask
 from scoreatlas.operators.superresolution import BlockAverage
 from scoreatlas.priors.diffusion import DiffusionPrior
@@ -27,6 +30,7 @@ from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
+from scoreatlas.solvers.projection.ilvr import ILVR
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
 from scoreatlas.solvers.splitting.dpir import DPIR
@@ -50,6 +54,10 @@ def operators() -> dict[str, Operator]:
         "box": Inpainting(box_mask(GRAY, 2, 3, 4, 3), F64),
         "random": Inpainting(random_mask(COLOUR, 0.4, rng(9)), F64),
         "x4": BlockAverage(COLOUR, 4, F64),
+        "bicubic": Bicubic(COLOUR, 4, F64),
+        "bicubic, oblong": Bicubic((1, 8, 12), 2, F64),
+        "strokes": Inpainting(free_form_mask(COLOUR, 0.4, rng(15)), F64),
+        "colour": Colourisation(COLOUR, F64),
         "gaussian blur": Blur(gaussian_kernel(5, 1.5), COLOUR, F64),
         "motion blur": Blur(motion_kernel(7, 5.0, 30.0), GRAY, F64),
         "even kernel": Blur(torch.tensor([[0.25, 0.75], [0.1, -0.4]]), GRAY, F64),
@@ -79,6 +87,7 @@ SOLVERS: list[Solver] = [
     PnPADMM(steps=6), DPIR(steps=6), RED(steps=6), Graikos(steps=6),
     MCG(steps=6), TMPD(steps=6), TMPD(steps=6, covariance="full"), MMPS(steps=6), LGD(steps=6),
     FlowChef(steps=6, scale=0.01),
+    ILVR(steps=6),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -111,6 +120,7 @@ HELD = {
     "MMPS": ("proved", "tests/laws/test_exactness_guide.py"),
     "LGD": ("pinned", "tests/laws/test_exactness_guide.py"),
     "FlowChef": ("pinned", "tests/laws/test_exactness_guide.py"),
+    "ILVR": ("pinned", "tests/laws/test_exactness_sr.py"),
 }
 
 
