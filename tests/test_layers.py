@@ -25,7 +25,7 @@ LAYERS = (
         "likelihood",
         "gauge",
     },
-    {"solvers", "samplers", "priors.train", "priors.train_flows", "priors.classifiers"},
+    {"solvers", "samplers", "priors.train", "priors.train_flows", "priors.train_blind", "priors.classifiers"},
     {"metrics", "knowledge", "peers"},
     {"bench"},
     {"book"},

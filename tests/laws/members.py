@@ -31,6 +31,7 @@ from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.ilvr import ILVR
+from scoreatlas.solvers.projection.kadkhodaie import KadkhodaieSimoncelli
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
 from scoreatlas.solvers.splitting.dpir import DPIR
@@ -88,6 +89,7 @@ SOLVERS: list[Solver] = [
     MCG(steps=6), TMPD(steps=6), TMPD(steps=6, covariance="full"), MMPS(steps=6), LGD(steps=6),
     FlowChef(steps=6, scale=0.01),
     ILVR(steps=6),
+    KadkhodaieSimoncelli(steps=6),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -121,6 +123,7 @@ HELD = {
     "LGD": ("pinned", "tests/laws/test_exactness_guide.py"),
     "FlowChef": ("pinned", "tests/laws/test_exactness_guide.py"),
     "ILVR": ("pinned", "tests/laws/test_exactness_sr.py"),
+    "KadkhodaieSimoncelli": ("pinned", "tests/laws/test_exactness_plug.py"),
 }
 
 

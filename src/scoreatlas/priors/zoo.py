@@ -30,6 +30,7 @@ NETWORKS: dict[str, str] = {
     "Hourglass": "scoreatlas.nn.hourglass",
     "MMDiT": "scoreatlas.nn.mmdit",
     "UNet": "scoreatlas.nn.unet",
+    "BiasFreeCNN": "scoreatlas.nn.bf_cnn",
 }
 
 # Recipes by name: the module whose ``train(name, checkpoints, device, seconds)`` makes the network and saves it.
@@ -47,6 +48,9 @@ RECIPES: dict[str, str] = {
     "unet-no-skips": "scoreatlas.bench.architectures",
     "mmdit-separate": "scoreatlas.bench.architectures",
     "mmdit-shared": "scoreatlas.bench.architectures",
+    "bf-cnn": "scoreatlas.priors.train_blind",
+    "bf-cnn-narrow": "scoreatlas.priors.train_blind",
+    "cnn-narrow": "scoreatlas.priors.train_blind",
 }
 
 
