@@ -13,6 +13,9 @@ from scoreatlas.operators.identity import Identity
 from scoreatlas.operators.inpainting import Inpainting, box_mask, random_mask
 from scoreatlas.operators.masks import free_form_mask
 from scoreatlas.operators.mri import CartesianMRI, MultiCoilMRI, cartesian_mask
+from scoreatlas.operators.mri_real import PhasedMRI, RealMRI
+from scoreatlas.operators.radial import RadialMRI
+from scoreatlas.operators.radon import Radon, even_angles
 from scoreatlas.operators.superresolution import BlockAverage
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.priors.mixture import GaussianMixture
@@ -32,7 +35,11 @@ from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
 from scoreatlas.solvers.projection.ilvr import ILVR
 from scoreatlas.solvers.projection.kadkhodaie import KadkhodaieSimoncelli
+from scoreatlas.solvers.projection.dds import DDS
+from scoreatlas.solvers.projection.mccann import McCann
 from scoreatlas.solvers.projection.repaint import RePaint
+from scoreatlas.solvers.projection.score_ald import ScoreALD
+from scoreatlas.solvers.projection.score_sde import ScoreSDE
 from scoreatlas.solvers.splitting.diffpir import DiffPIR
 from scoreatlas.solvers.splitting.dpir import DPIR
 from scoreatlas.solvers.splitting.pnp_admm import PnPADMM
@@ -66,6 +73,10 @@ def operators() -> dict[str, Operator]:
         "matrix": Dense(rng(14, rows=5).normal(64), GRAY),
         "single-coil MRI": CartesianMRI(mask, F64),
         "multi-coil MRI": MultiCoilMRI(coils, mask),
+        "real MRI": RealMRI(mask, F64),
+        "phased MRI": PhasedMRI(coils, rng(15).normal(8, 8)[0], 0.7, mask),
+        "radial MRI": RadialMRI((8, 8), 5, dtype=F64),
+        "tomography": Radon(GRAY, even_angles(6), dtype=F64),
     }
 
 
@@ -90,6 +101,7 @@ SOLVERS: list[Solver] = [
     FlowChef(steps=6, scale=0.01),
     ILVR(steps=6),
     KadkhodaieSimoncelli(steps=6),
+    DDS(steps=6), ScoreSDE(steps=6), ScoreALD(steps=6), McCann(steps=6),
 ]  # fmt: skip
 
 # Their answer does not depend on the random numbers.
@@ -124,6 +136,11 @@ HELD = {
     "FlowChef": ("pinned", "tests/laws/test_exactness_guide.py"),
     "ILVR": ("pinned", "tests/laws/test_exactness_sr.py"),
     "KadkhodaieSimoncelli": ("pinned", "tests/laws/test_exactness_plug.py"),
+    "DDS": ("pinned", "tests/laws/test_exactness_mrict.py"),
+    "ScoreSDE": ("pinned", "tests/laws/test_exactness_mrict.py"),
+    "ScoreALD": ("pinned", "tests/laws/test_exactness_mrict.py"),
+    "McCann": ("pinned", "tests/laws/test_exactness_mrict.py"),
+    "FilteredBackProjection": ("pinned", "tests/test_radon.py"),
 }
 
 
