@@ -33,9 +33,9 @@ from scoreatlas.solvers.particles.mcgdiff import MCGDiff
 from scoreatlas.solvers.particles.tds import TDS
 from scoreatlas.solvers.projection.ddnm import DDNM
 from scoreatlas.solvers.projection.ddrm import DDRM
+from scoreatlas.solvers.projection.dds import DDS
 from scoreatlas.solvers.projection.ilvr import ILVR
 from scoreatlas.solvers.projection.kadkhodaie import KadkhodaieSimoncelli
-from scoreatlas.solvers.projection.dds import DDS
 from scoreatlas.solvers.projection.mccann import McCann
 from scoreatlas.solvers.projection.repaint import RePaint
 from scoreatlas.solvers.projection.score_ald import ScoreALD
