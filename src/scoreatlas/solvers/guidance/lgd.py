@@ -2,7 +2,7 @@ r"""Loss-guided diffusion, LGD-MC (Song et al., ICML 2023, PMLR 202:32483), with
 
 There is no official code. The implementation that others compare with, InverseBench's (``algo/lgd.py``), averages the
 gradients of the samples without the weights below: for a linear operator that average does not depend on the spread of
-the samples, and what is left is DPS plus noise.
+the samples, and what is left is DPS plus noise, in steps that are shorter the wider the spread.
 
 Deviations:
     - ``zeta`` steps along the gradient of an effective residual R (below), as DPS does along that of the residual; the
