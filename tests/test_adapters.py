@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -259,3 +260,35 @@ def test_bad_checkpoints_end_in_one_line(diffusers, tmp_path):
     diffusers.DDPMScheduler().save_pretrained(tmp_path)
     with pytest.raises(AtlasError, match="wants a class"):
         load_unet(tmp_path)
+
+
+# The page
+
+
+PAGE = (Path(__file__).parents[1] / "book/adapters.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=[str(i) for i in range(len(BLOCKS))])
+def test_the_page_of_adapters_runs(code, monkeypatch, tmp_path):
+    """Each block by itself, where what it needs is there: a library, or the wheel in the folder ``downloads``."""
+    need = re.match(r"# needs (?:the )?(\w+)", code)
+    if need and need[1] == "hub":
+        pytest.skip("downloads from the hub")
+    if need and need[1] == "galaxygrad":
+        folder = Path(__file__).parents[1] / "downloads"
+        if not (folder / galaxies.WHEEL).exists():
+            pytest.skip("no wheel of galaxygrad in downloads")
+        monkeypatch.chdir(folder.parent)
+    elif need:
+        pytest.importorskip(need[1])
+    space: dict = {}
+    exec(compile(code, "book/adapters.md", "exec"), space)
+    if "gains" in space:
+        assert max(space["gains"].values()) < 1
+    if "x" in space:  # the data are fitted to their noise
+        assert float((space["m"].y - space["m"].A(space["x"])).std()) < 3 * 0.05
+    if "prior" in space:
+        c, h, w = space["prior"].shape
+        d = space["prior"].denoiser(torch.zeros(2, c, h, w), torch.tensor(0.5))
+        assert d.shape == (2, c, h, w) and bool(torch.isfinite(d).all())
