@@ -190,13 +190,6 @@ HELD = {
     "PnPDM": ("proved", "tests/laws/test_exactness_split.py"),
     "FPS": ("pinned", "tests/laws/test_exactness_split.py"),  # and proved for noise-free data
     "REDdiff": ("optimised", "tests/laws/test_exactness_split.py"),
-    "ILVR": ("pinned", "tests/laws/test_exactness_sr.py"),
-    "KadkhodaieSimoncelli": ("pinned", "tests/laws/test_exactness_plug.py"),
-    "DDS": ("pinned", "tests/laws/test_exactness_mrict.py"),
-    "ScoreSDE": ("pinned", "tests/laws/test_exactness_mrict.py"),
-    "ScoreALD": ("pinned", "tests/laws/test_exactness_mrict.py"),
-    "McCann": ("pinned", "tests/laws/test_exactness_mrict.py"),
-    "FilteredBackProjection": ("pinned", "tests/test_radon.py"),
 }
 
 
