@@ -127,11 +127,6 @@ SOLVERS: list[Solver] = [
     MCG(steps=6), TMPD(steps=6), TMPD(steps=6, covariance="full"), MMPS(steps=6), LGD(steps=6),
     FlowChef(steps=6, scale=0.01),
     DAPS(steps=6, ode=2), PnPDM(steps=6, inner=3), FPS(steps=6, particles=8), REDdiff(steps=6),
-    MCG(steps=6), TMPD(steps=6), TMPD(steps=6, covariance="full"), MMPS(steps=6), LGD(steps=6),
-    FlowChef(steps=6, scale=0.01),
-    ILVR(steps=6),
-    KadkhodaieSimoncelli(steps=6),
-    DDS(steps=6), ScoreSDE(steps=6), ScoreALD(steps=6), McCann(steps=6),
 ]  # fmt: skip
 
 # Their operator is a family with unknown parameters; the laws of tests/laws/test_blind.py are theirs.
