@@ -32,7 +32,15 @@ def rng(*seeds: int, rows: int = 1) -> Rng:
 def leaves(seed: int = 0) -> list[np.ndarray]:
     """A small network's arrays, as equinox writes them."""
     draw, tokens = np.random.default_rng(seed), 6
-    mixers = [(HIDDEN, tokens), (HIDDEN,), (tokens, HIDDEN), (tokens,), (HIDDEN, FEATURES), (HIDDEN,), (FEATURES, HIDDEN)]
+    mixers = [
+        (HIDDEN, tokens),
+        (HIDDEN,),
+        (tokens, HIDDEN),
+        (tokens,),
+        (HIDDEN, FEATURES),
+        (HIDDEN,),
+        (FEATURES, HIDDEN),
+    ]
     norms = [(FEATURES,), *[(FEATURES, tokens)] * 2, *[(tokens, FEATURES)] * 2]
     shapes = [
         (FEATURES, 2, PATCH, PATCH), (FEATURES, 1, 1), (1, FEATURES, PATCH, PATCH), (1, 1, 1),
@@ -49,12 +57,14 @@ def written(arrays: list[np.ndarray]) -> bytes:
 
 
 def plain(arrays: list[np.ndarray], image: np.ndarray, t: float) -> np.ndarray:
-    """The network in loops over patches: equinox' layers written out, a correlation in the transposed convolution too."""
+    """The network in loops over patches: the layers of equinox, with a correlation in the transposed convolution."""
     a = iter([np.asarray(v, np.float64) for v in arrays])
     w_in, b_in, w_out, b_out = (next(a) for _ in range(4))
     stack = np.stack([image, np.full_like(image, t / 10)])
     rows, columns = image.shape[0] // PATCH, image.shape[1] // PATCH
-    cut = [stack[:, i * PATCH : (i + 1) * PATCH, j * PATCH : (j + 1) * PATCH] for i in range(rows) for j in range(columns)]
+    cut = [
+        stack[:, i * PATCH : (i + 1) * PATCH, j * PATCH : (j + 1) * PATCH] for i in range(rows) for j in range(columns)
+    ]
     z = np.stack([np.tensordot(w_in, p, 3) + b_in[:, 0, 0] for p in cut], 1)  # (features, patches)
 
     def norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -209,7 +219,12 @@ def test_the_denoiser_is_the_scheduler_s_estimate(diffusers, tmp_path, predictio
     from scoreatlas.peers.unet import load_unet
 
     chain = diffusers.DDPMScheduler(
-        100, beta_start=0.001, beta_end=0.05, beta_schedule="scaled_linear", prediction_type=prediction, clip_sample=False
+        100,
+        beta_start=0.001,
+        beta_end=0.05,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        clip_sample=False,
     )
     net = tiny(diffusers).eval()
     net.save_pretrained(tmp_path / "unet" if pipeline else tmp_path)
@@ -227,7 +242,7 @@ def test_the_denoiser_is_the_scheduler_s_estimate(diffusers, tmp_path, predictio
 
 
 def test_levels_between_and_beyond(diffusers):
-    """The index of a geometric mean of two levels is half-way; far above, the image is scaled down to the last level."""
+    """The index of the geometric mean of two levels is half-way; far above, the image is scaled down to the last."""
     from scoreatlas.peers.unet import UNetDenoiser
 
     seen = []
@@ -266,10 +281,10 @@ def test_bad_checkpoints_end_in_one_line(diffusers, tmp_path):
 
 
 PAGE = (Path(__file__).parents[1] / "book/adapters.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=[str(i) for i in range(len(BLOCKS))])
+@pytest.mark.parametrize("code", EXAMPLES, ids=[str(i) for i in range(len(EXAMPLES))])
 def test_the_page_of_adapters_runs(code, monkeypatch, tmp_path):
     """Each block by itself, where what it needs is there: a library, or the wheel in the folder ``downloads``."""
     need = re.match(r"# needs (?:the )?(\w+)", code)

@@ -1,7 +1,7 @@
 """An MLP-Mixer that estimates scores (Tolstikhin et al., 2021, arXiv:2105.01601): the network of ``galaxygrad``.
 
-Patches become tokens; blocks mix tokens, then features, each by a perceptron of one hidden layer behind a layer norm over
-both axes, whose weights stand in the order of the axes at that place. Time enters as one more constant channel.
+Patches become tokens; blocks mix tokens, then features, each by a perceptron of one hidden layer behind a layer norm
+over both axes, whose weights stand in the order of the axes at that place. Time enters as one more constant channel.
 """
 
 from typing import final

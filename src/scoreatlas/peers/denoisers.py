@@ -1,10 +1,10 @@
 """Denoisers of images in [0, 1] as ours: those of deepinv (DRUNet, SwinIR, GSDRUNet, ...) and their like.
 
-:class:`~scoreatlas.peers.deepinv.UnitRange` is the other direction. Here nothing of deepinv is imported: whatever is called
-as ``model(u, sigma)`` with images u in [0, 1] and sigma in the same units will do.
+:class:`~scoreatlas.peers.deepinv.UnitRange` is the other direction. Here nothing of deepinv is imported: whatever is
+called as ``model(u, sigma)`` with images u in [0, 1] and sigma in the same units will do.
 
-A denoiser for restoration has seen noise up to some level, DRUNet's up to 50 grey levels. Diffusion solvers start far above
-that, and what a network answers there is nobody's posterior mean. Plug-and-play solvers stay inside: DPIR with
+A denoiser for restoration has seen noise up to some level, DRUNet's up to 50 grey levels. Diffusion solvers start far
+above that, and what a network answers there is nobody's posterior mean. Plug-and-play solvers stay inside: DPIR with
 ``first`` at most that level.
 """
 

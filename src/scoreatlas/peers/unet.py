@@ -1,10 +1,10 @@
 r"""diffusers' ``UNet2DModel`` checkpoints as our priors (written against diffusers 0.42.1).
 
-Conversions. A checkpoint knows a chain of betas and the index k of a step; our denoisers know a noise level sigma. Step k
-has the level :math:`n_k = \sqrt{(1 - \bar\alpha_k) / \bar\alpha_k}`, and a level between two of them an index between,
-linearly in :math:`\log n`: the network's embedding of time takes it. Below :math:`n_0` the index is 0; above the last level
-the image is scaled down to it. The network sees :math:`x_k = x / \sqrt{1 + \sigma^2}`. What it predicts becomes the clean
-image,
+Conversions. A checkpoint knows a chain of betas and the index k of a step; our denoisers know a noise level sigma. Step
+k has the level :math:`n_k = \sqrt{(1 - \bar\alpha_k) / \bar\alpha_k}`, a level between two of them an index between,
+linearly in :math:`\log n`: the network's embedding of time takes it. Below :math:`n_0` the index is 0; above the last
+level the image is scaled down to it. The network sees :math:`x_k = x / \sqrt{1 + \sigma^2}`. What it predicts becomes
+the clean image,
 
 .. math:: \hat x_0 = x - \sigma \hat\epsilon \qquad \text{or} \qquad
    \hat x_0 = (x - \sigma \sqrt{1 + \sigma^2} \, \hat v) / (1 + \sigma^2) \qquad \text{or itself.}

@@ -6,14 +6,14 @@ licence: nothing of it is in this repository. :func:`fetch` downloads the wheel 
 equinox is needed.
 
 Conversions. The networks see :math:`v = 10 \log(1 + f)` of the flux f. Ours are images :math:`u = v / h - 1`, in which
-empty sky is -1; the half range h is ours, and such that samples reach up to 1. Their diffusion is variance preserving with :math:`\beta = 1` and t
-from 0 to 10: :math:`\alpha = e^{-t/2}`, so that a noise level n of v is met at :math:`t = \log(1 + n^2)`. The score s
-there makes the denoiser of v
+empty sky is -1; the half range h is ours, and such that samples reach up to 1. Their diffusion is variance preserving
+with :math:`\beta = 1` and t from 0 to 10: :math:`\alpha = e^{-t/2}`, so that a noise level n of v is met at
+:math:`t = \log(1 + n^2)`. The score s there makes the denoiser of v
 
 .. math:: E[v_0 \mid v] = v + n^2 \alpha \, s(\alpha v, t)
 
-Below n = 0.1 (t = 0.01, the authors' own default) the network is asked at t = 0.01; above t = 10, where nothing but noise
-is left, v is scaled down to the noise of t = 10.
+Below n = 0.1 the network is asked at t = 0.01, the authors' own default; above t = 10, where nothing but noise is left,
+v is scaled down to the noise of t = 10.
 
 Left out are the networks for ZTF at 64 x 64, LSST and Roman, whose samples have another range or a sky that is not 0.
 """
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from scoreatlas.data.fetch import pip
 from scoreatlas.errors import AtlasError
-from scoreatlas.nn.mixer import ScoreMixer
+from scoreatlas.nn.mixer import MixerBlock, ScoreMixer
 from scoreatlas.priors.diffusion import DiffusionPrior
 from scoreatlas.schedules import VP, Schedule
 
@@ -77,18 +77,18 @@ class GalaxyDenoiser(nn.Module):
 
     def __init__(self, net: nn.Module, half: float) -> None:
         super().__init__()
-        self.net, self.half = net, half
+        self.net, self.half_range = net, half
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Posterior mean (b, 1, h, w) for x (b, 1, h, w) and sigma of shape () or (b,)."""
-        n = self.half * sigma.to(x).expand(x.shape[0])[:, None, None, None]
-        v = self.half * (x + 1)
+        n = self.half_range * sigma.to(x).expand(x.shape[0])[:, None, None, None]
+        v = self.half_range * (x + 1)
         most = n.new_tensor(LATEST).expm1().sqrt()
         v, n = v * (most / n).clamp_max(1), n.minimum(most)
         t = n.square().log1p().clamp_min(EARLIEST)
         alpha = (-t / 2).exp()
         v0 = v + n.square() * alpha * self.net(alpha * v, t.flatten())
-        return v0 / self.half - 1
+        return v0 / self.half_range - 1
 
 
 def fetch(downloads: Path) -> Path:
@@ -156,10 +156,11 @@ def _slots(net: ScoreMixer) -> list[Tensor]:
     """Parameters in the order in which equinox has written them."""
     modules: list[nn.Module] = [net.into, net.out]
     for block in net.blocks:
+        assert isinstance(block, MixerBlock)
         for mix in (block.mix_tokens, block.mix_features):
             modules += [mix.first, mix.second]
         modules += [block.norm_tokens, block.norm_features]
-    return [p for m in [*modules, net.norm] for p in (m.weight, m.bias)]
+    return [p for m in [*modules, net.norm] for p in m.parameters()]  # weight, bias
 
 
 def _read(path: Path, file: str) -> bytes:

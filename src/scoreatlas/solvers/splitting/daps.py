@@ -48,7 +48,8 @@ class DAPS(Solver[Measurement[Operator, Gaussian], DiffusionPrior]):
         rate: length of the first Langevin step, falling linearly to a hundredth; official code: 1e-4 (super-resolution,
             Gaussian deblurring), 5e-5 (inpainting, phase retrieval), 2e-5 (high dynamic range).
         tau: noise that the data are taken to have, 0.01 in the official code although theirs is 0.05; None is sigma_y.
-        first, last: the first level and where levels end.
+        first, last: the first level and where levels end. What the data do not see keeps the noise of the last level if
+            draws are exact or Langevin steps many.
         prior_std: s in r_t^2 = s^2 sigma_t^2 / (s^2 + sigma_t^2); None is the paper's r_t = sigma_t.
         cg: iterations of the exact draw where the operator has no known SVD.
 
