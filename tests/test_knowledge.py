@@ -74,7 +74,7 @@ DEFECTS = {
     "unknown family": ("{guidance}", "{guidence}", "family 'guidence'"),
     "unknown task": ("inpainting, deblurring", "inpainting, deblurrring", "tasks 'inpainting, deblurrring'"),
     "unknown need": ("needs = {}", "needs = {luck}", "needs 'luck'"),
-    "unknown chapter": ("{4.2}", "{4.9}", "chapter '4.9'"),
+    "unknown chapter": ("{4.2}", "{4.99}", "chapter '4.99'"),
     "neither yes nor no": ("blind = {no}", "blind = {maybe}", "blind 'maybe'"),
     "no such module": ("scoreatlas.tweedie", "scoreatlas.tweedy", "does not import"),
     "no such name": ("scoreatlas.tweedie", "scoreatlas.tweedie.Nothing", "does not import"),
