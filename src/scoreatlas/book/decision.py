@@ -13,7 +13,7 @@ from scoreatlas.bench.aggregate import number
 from scoreatlas.bench.decide import Decision, Pick, decision
 from scoreatlas.bench.suite import BENCHMARKS, Entry, load, suites
 from scoreatlas.bench.tasks import task
-from scoreatlas.bench.worlds import WORLDS
+from scoreatlas.bench.worlds import WORLDS, outline
 
 IMAGE_SUITES = ("images", "large")
 WHOSE = ("paper", "code", "tuned")
@@ -142,8 +142,8 @@ def _rows_of(asked: Decision, name: str) -> list[Entry]:
 
 def _cell(asked: Decision, name: str, pair: tuple[str, str]) -> str:
     found = [asked.shown(e, pair, "psnr") for e in _rows_of(asked, name)]
-    if not found:
-        return "–"
+    if not found:  # the suite has no row of it: say why, or that nobody asked
+        return catalogue.why_not(catalogue.solvers()[name], outline(pair[0]), task(pair[1])) or "not run"
     good = [s for s in found if s.estimate is not None]
     if good:
         best = max(good, key=lambda s: s.estimate.value if s.estimate else 0.0)
@@ -172,7 +172,7 @@ def _linked(name: str) -> str:
 def _problem(world: str, name: str) -> str:
     first = inspect.cleandoc(task(name).operator.__doc__ or name).split("\n")[0].rstrip(".")
     images = inspect.cleandoc(WORLDS[world].__doc__ or world).split(":")[0]
-    return f"{images}: {first[0].lower()}{first[1:]} (`{world}`, `{name}`)"
+    return f"{images}. {first} (`{world}`, `{name}`)"
 
 
 def _text(pick: Pick | None) -> str:
