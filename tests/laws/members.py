@@ -126,7 +126,8 @@ SOLVERS: list[Solver] = [
     GDP(steps=6, scale=0.1),
     MCG(steps=6), TMPD(steps=6), TMPD(steps=6, covariance="full"), MMPS(steps=6), LGD(steps=6),
     FlowChef(steps=6, scale=0.01),
-    DAPS(steps=6, ode=2), PnPDM(steps=6, inner=3), FPS(steps=6, particles=8), REDdiff(steps=6),
+    # Few iterations: in conjugate gradients that have converged, rounding grows, and rows of a batch round differently.
+    DAPS(steps=6, ode=2), PnPDM(steps=6, inner=3, cg=4), FPS(steps=6, particles=8), REDdiff(steps=6, cg=4),
 ]  # fmt: skip
 
 # Their operator is a family with unknown parameters; the laws of tests/laws/test_blind.py are theirs.
