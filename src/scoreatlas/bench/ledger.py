@@ -71,8 +71,8 @@ class Ledger:
 
     def _hold(self, leaf: Any, mine: bool) -> None:
         """Watch a storage until it dies; one that was there before the ledger was opened has no weight."""
-        if not isinstance(leaf, Tensor):
-            return
+        if not isinstance(leaf, Tensor) or leaf.layout != torch.strided:
+            return  # a sparse matrix is part of an operator: it was there before, and has no storage of its own
         storage = leaf.untyped_storage()
         key, size = storage._cdata, storage.nbytes() if mine else 0
         if key in self._known:
