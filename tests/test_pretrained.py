@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from scoreatlas import data
+from scoreatlas.bench.image_worlds import IMAGES
 from scoreatlas.errors import AtlasError
 from scoreatlas.metrics.distortion import psnr
 from scoreatlas.metrics.judge import load_judge
@@ -16,7 +16,7 @@ from scoreatlas.priors.pretrained import WEIGHTS, available, load_pretrained, sa
 from scoreatlas.rng import Rng
 from scoreatlas.samplers.ode import Heun
 
-NAMES = ["chest", "digits"]
+NAMES = ["chest", "ct", "digits", "mri", "patches"]
 
 
 def test_the_priors_of_the_book_are_there():
@@ -35,7 +35,7 @@ def test_the_card_says_what_the_network_does(name):
     """One point of the denoising curve, remeasured on a quarter of the images: within 3 standard errors."""
     found = load_pretrained(name)
     point = next(p for p in found.card["evidence"]["denoising"] if p["sigma"] == 0.4)
-    x = {"digits": data.digits, "chest": data.chest}[name]("test")[0][:32]
+    x = IMAGES[name]("test")[:32]
     y = x + 0.4 * Rng(range(32)).normal_like(x)
     with torch.no_grad():
         values = psnr(found.denoiser(y, torch.tensor(0.4)), x)
@@ -44,9 +44,18 @@ def test_the_card_says_what_the_network_does(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_learned_denoiser_wins_where_it_must(name):
+    """Against total variation and wavelets on held-out images; trunks, learnt from three persons, may lose by 2 dB.
+
+    That loss is on its card and in appendix A.3; the day it is gone, this exception must go.
+    """
+    margins = {}
     for point in load_pretrained(name).card["evidence"]["denoising"]:
         if point["sigma"] >= 0.1:
-            assert point["learned"] > max(point["tv"], point["wavelet"]), point
+            margins[point["sigma"]] = point["learned"] - max(point["tv"], point["wavelet"])
+    if name == "ct":
+        assert -2 < min(margins.values()) < 0
+    else:
+        assert min(margins.values()) > 0, margins
 
 
 def test_a_class_is_what_was_asked_for():
