@@ -35,11 +35,14 @@ def test_the_card_says_what_the_network_does(name):
     """One point of the denoising curve, remeasured on a quarter of the images: within 3 standard errors."""
     found = load_pretrained(name)
     point = next(p for p in found.card["evidence"]["denoising"] if p["sigma"] == 0.4)
-    x = IMAGES[name]("test")[:32]
-    y = x + 0.4 * Rng(range(32)).normal_like(x)
+    n = {"ct": 48, "mri": 36}.get(
+        name, 32
+    )  # neighbouring slices are alike, so a part of them is no sample: all the card's
+    x = IMAGES[name]("test")[:n]
+    y = x + 0.4 * Rng(range(n)).normal_like(x)
     with torch.no_grad():
         values = psnr(found.denoiser(y, torch.tensor(0.4)), x)
-    assert abs(float(values.mean()) - point["learned"]) < 3 * float(values.std()) / 32**0.5
+    assert abs(float(values.mean()) - point["learned"]) < 3 * float(values.std()) / n**0.5
 
 
 @pytest.mark.parametrize("name", NAMES)
