@@ -166,7 +166,7 @@ def _span(values: set[int]) -> str:
 
 def _linked(name: str) -> str:
     module = catalogue.solvers()[name].__module__
-    return f"[{name}](#mod-{module.replace('.', '-').replace('_', '-')})"
+    return f"[{name}](#mod-{module.replace('.', '-')})"
 
 
 def _problem(world: str, name: str) -> str:
