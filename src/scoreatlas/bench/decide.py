@@ -91,7 +91,7 @@ class Decision:
         """Of the rows that fit the data as the truth does, the one whose samples cover the truth most nearly as often
         as they should: what to take if the spread matters."""
         fair = {id(r.entry) for r in self.rows(pair, "residual") if WELL[0] <= _value(r) <= WELL[1]}
-        rows = [r for r in self.rows(pair, "range_coverage") if id(r.entry) in fair and _value(r) > 0]  # 0: an estimator
+        rows = [r for r in self.rows(pair, "range_coverage") if id(r.entry) in fair and _value(r) > 0]
         return min(rows, key=lambda r: abs(_value(r) - 1), default=None)
 
 
